@@ -1,0 +1,60 @@
+"""matfm: foundation models for materials and molecules.
+
+Names are loaded on first use, so that `import matfm` is fast. Importing matfm also makes its
+classes known to Hugging Face's Auto classes, at the moment those are first imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from matfm.errors import MatfmError
+from matfm.registration import register_when_imported
+
+if TYPE_CHECKING:
+    from matfm.chem.composition_tokenizer import CompositionTokenizer
+    from matfm.chem.formula import Formula, parse_formula
+    from matfm.estimators import PropertyClassifier, PropertyRegressor
+    from matfm.models.matbert import MatBERTForMaskedLM, MatBERTForProperty, MatBERTModel
+    from matfm.models.matbert_config import MatBERTConfig
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CompositionTokenizer": "matfm.chem.composition_tokenizer",
+    "Formula": "matfm.chem.formula",
+    "parse_formula": "matfm.chem.formula",
+    "MatBERTConfig": "matfm.models.matbert_config",
+    "MatBERTModel": "matfm.models.matbert",
+    "MatBERTForMaskedLM": "matfm.models.matbert",
+    "MatBERTForProperty": "matfm.models.matbert",
+    "PropertyRegressor": "matfm.estimators",
+    "PropertyClassifier": "matfm.estimators",
+}
+
+__all__ = [
+    "CompositionTokenizer",
+    "Formula",
+    "MatBERTConfig",
+    "MatBERTForMaskedLM",
+    "MatBERTForProperty",
+    "MatBERTModel",
+    "MatfmError",
+    "PropertyClassifier",
+    "PropertyRegressor",
+    "parse_formula",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'matfm' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+register_when_imported()

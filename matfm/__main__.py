@@ -1,0 +1,5 @@
+"""`python -m matfm`."""
+
+from matfm.cli import main
+
+main()

@@ -1,0 +1,109 @@
+"""Strict configuration: frozen dataclasses from TOML and `--set a.b=value`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from matfm.errors import MatfmError
+
+Config = TypeVar("Config")
+
+
+def load_toml(path: str) -> dict[str, Any]:
+    """A TOML file as a mapping."""
+    if not Path(path).is_file():
+        raise MatfmError(f"{path} is not a file; check the path of the configuration")
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MatfmError(f"{path} is not valid TOML: {error}") from error
+
+
+def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Put `a.b=value` settings over a mapping; values are TOML, or plain text where they are not."""
+    result = _copied(values)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise MatfmError(f"--set {override!r} is not of the form key=value")
+        *parents, last = key.strip().split(".")
+        table = result
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise MatfmError(f"--set {override!r}: {parent} is a value, not a section")
+        try:
+            table[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[last] = text.strip()
+    return result
+
+
+def from_mapping(cls: type[Config], values: dict[str, Any], where: str) -> Config:
+    """Build a (nested) dataclass. Unknown keys, missing keys and wrong types raise MatfmError naming them."""
+    return _build(cls, values, where, "")
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The full configuration as plain values."""
+    return dataclasses.asdict(config)
+
+
+def _build(cls: Any, values: Any, where: str, prefix: str) -> Any:
+    if not isinstance(values, dict):
+        raise MatfmError(f"{where}: {prefix.rstrip('.')} must be a section, not {values!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else f"; known keys: {', '.join(fields)}"
+            raise MatfmError(f"{where}: unknown key {prefix}{key}{hint}")
+    for name, field in fields.items():
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if no_default and name not in values:
+            raise MatfmError(f"{where}: the key {prefix}{name} is missing")
+    try:
+        return cls(**{key: _coerce(hints[key], value, where, prefix + key) for key, value in values.items()})
+    except MatfmError as error:
+        raise MatfmError(f"{where}: {error}" if where not in str(error) else str(error)) from error
+
+
+def _coerce(hint: Any, value: Any, where: str, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _coerce(next(a for a in arguments if a is not type(None)), value, where, key)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where, key + ".")
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise MatfmError(f"{where}: {key} must be a list, not {value!r}")
+        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(inner) != len(value):
+            raise MatfmError(f"{where}: {key} must have {len(inner)} values, not {len(value)}")
+        return tuple(_coerce(h, v, where, f"{key}[{i}]") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise MatfmError(f"{where}: {key} must be a section, not {value!r}")
+        return {k: _coerce(arguments[1], v, where, f"{key}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise MatfmError(f"{where}: {key} is {value!r}; it must be {_READABLE.get(hint, hint)}")
+    return value
+
+
+_READABLE = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _copied(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, dict) else value for key, value in values.items()}

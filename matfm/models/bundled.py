@@ -1,0 +1,33 @@
+"""Weights shipped in the package, and where a backbone's name leads: bundled, folder, then Hub id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matfm.errors import MatfmError
+
+WEIGHTS = Path(__file__).parent / "weights"
+MODEL_FILE = "model.safetensors"
+
+
+def bundled_names() -> list[str]:
+    """Names of the shipped weights."""
+    return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{MODEL_FILE}"))
+
+
+def resolve_weights(name: str) -> str:
+    """Folder of bundled weights, an existing folder as it is, or `name` unchanged if it may be a Hub id.
+
+    Raises:
+        MatfmError: a folder without weights, or a name that is none of the three.
+    """
+    if (WEIGHTS / name / MODEL_FILE).is_file():
+        return str(WEIGHTS / name)
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / MODEL_FILE).is_file():
+            raise MatfmError(f"{name} holds no {MODEL_FILE}; give the folder of a finished run or of saved weights")
+        return name
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        return name
+    raise MatfmError(f"there are no weights {name!r}; bundled are {', '.join(bundled_names())}, or give a folder")

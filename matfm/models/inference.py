@@ -1,0 +1,46 @@
+"""Predictions and embeddings of many sequences: sorted by length, batched by token budget, order restored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from matfm.core.batching import RaggedTokens, TokenBatch, budget_slices
+
+TOKENS_PER_BATCH = 16_384
+
+
+def length_sorted_batches(data: RaggedTokens, tokens: int = TOKENS_PER_BATCH) -> Iterator[TokenBatch]:
+    """Every row once, rows of similar length together."""
+    order = np.argsort(data.lengths_R, kind="stable")
+    for group in budget_slices(data.lengths_R[order], tokens):
+        yield data.batch(order[group])
+
+
+def map_rows(
+    model: nn.Module, data: RaggedTokens, compute: Callable[[TokenBatch], Tensor], device: torch.device
+) -> np.ndarray:
+    """`compute(batch) -> (B, …)` for every row, in the order of `data`, as float32. The model is set to eval."""
+    model.eval()
+    parts, rows = [], []
+    with torch.no_grad():
+        for batch in length_sorted_batches(data):
+            parts.append(compute(batch.to(device)).float().cpu().numpy())
+            rows.append(batch.rows_B.numpy())
+    joined = np.concatenate(parts)
+    result = np.empty_like(joined)
+    result[np.concatenate(rows)] = joined
+    return result
+
+
+def predict_properties(model: nn.Module, data: RaggedTokens, device: torch.device) -> np.ndarray:
+    """Predictions (R, K) in physical units, or class probabilities (R, C)."""
+    return map_rows(
+        model,
+        data,
+        lambda batch: model.predict_packed(batch.ids_N, batch.amounts_N, batch.layout),  # type: ignore[operator]
+        device,
+    )

@@ -1,0 +1,218 @@
+"""MatBERT: a bidirectional encoder, loadable by Hugging Face, computing on packed sequences."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+from transformers.utils import ModelOutput
+
+from matfm.core.layout import PackedLayout, PaddedIndex
+from matfm.core.objectives import REGRESSION_LOSSES, class_loss, masked_lm_loss, multi_property_loss
+from matfm.core.transformer import EncoderStack, FeedForward, PreNormBlock, SelfAttention
+from matfm.models.embeddings import AmountEmbedding
+from matfm.models.heads import MaskedTokenHead, PropertyHead
+from matfm.models.matbert_config import MatBERTConfig
+from matfm.models.pooling import POOLINGS
+
+# N packed tokens, B sequences, T padded length, D width, K targets, V vocabulary
+
+class MatBERTPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and loading for all MatBERT classes."""
+
+    config_class = MatBERTConfig
+    base_model_prefix = "matbert"
+    _no_split_modules = ["PreNormBlock"]  # noqa: RUF012 (transformers declares it so)
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\."]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=std)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, PropertyHead):
+            for name, value in (("mean", 0.0), ("scale", 1.0), ("lower", -torch.inf), ("upper", torch.inf)):
+                init.constant_(getattr(module, name), value)
+
+
+class MatBERTModel(MatBERTPreTrainedModel):
+    """Embeddings and encoder stack."""
+
+    def __init__(self, config: MatBERTConfig) -> None:
+        super().__init__(config)
+        width, epsilon = config.hidden_size, config.layer_norm_eps
+        self.embed_tokens = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.embed_amounts = AmountEmbedding(width, config.amount_frequencies)
+        self.encoder = EncoderStack(
+            [
+                PreNormBlock(
+                    SelfAttention(width, config.num_attention_heads, config.attention_probs_dropout_prob),
+                    FeedForward(width, config.intermediate_size, nn.GELU()),
+                    nn.LayerNorm(width, eps=epsilon),
+                    nn.LayerNorm(width, eps=epsilon),
+                    config.hidden_dropout_prob,
+                )
+                for _ in range(config.num_hidden_layers)
+            ],
+            nn.LayerNorm(width, eps=epsilon),
+        )
+        self.post_init()
+
+    def forward_packed(self, ids_N: Tensor, amounts_N: Tensor, layout: PackedLayout) -> Tensor:
+        """The fast path: packed tokens to hidden states (N, D)."""
+        return self.encoder(self.embed_tokens(ids_N) + self.embed_amounts(amounts_N), layout)[-1]
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        amounts: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **_: Any,
+    ) -> BaseModelOutput:
+        """The Hugging Face path: padded (B, T) batches; hidden states are zero at padding."""
+        embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        shape = embeddings.shape[:2]
+        mask = torch.ones(shape, dtype=torch.long, device=embeddings.device) if attention_mask is None else attention_mask
+        index = PaddedIndex.from_mask(mask)
+        hidden_ND = index.pack(embeddings)
+        if amounts is not None:
+            hidden_ND = hidden_ND + self.embed_amounts(index.pack(amounts))
+        states = self.encoder(hidden_ND, index.layout)
+        return BaseModelOutput(
+            last_hidden_state=index.unpack(states[-1]),
+            hidden_states=tuple(index.unpack(state) for state in states) if output_hidden_states else None,
+        )
+
+    def layers_from_top(self, name: str) -> int:
+        """Distance of a parameter from the head: 0 outside the encoder, 1 the last block, then downwards."""
+        depth = self.config.num_hidden_layers
+        block = re.search(r"encoder\.blocks\.(\d+)\.", name)
+        if block:
+            return depth - int(block.group(1))
+        return depth + 1 if "embed_" in name else 0
+
+
+class MatBERTForMaskedLM(MatBERTPreTrainedModel):
+    """Predicts masked tokens."""
+
+    _tied_weights_keys = {"lm_head.decoder.weight": "matbert.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: MatBERTConfig) -> None:
+        super().__init__(config)
+        self.matbert = MatBERTModel(config)
+        self.lm_head = MaskedTokenHead(config.hidden_size, config.vocab_size, config.layer_norm_eps)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The projection to the vocabulary."""
+        return self.lm_head.decoder
+
+    def forward(self, input_ids: Tensor | None = None, labels: Tensor | None = None, **inputs: Any) -> MaskedLMOutput:
+        """`labels` are token ids, -100 where there is nothing to predict; loss is their mean cross-entropy."""
+        output = self.matbert(input_ids, **inputs)
+        logits = self.lm_head(output.last_hidden_state)
+        loss = None
+        if labels is not None:
+            total, weight = masked_lm_loss(logits[labels >= 0], labels[labels >= 0])
+            loss = total / weight
+        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
+
+
+@dataclass
+class PropertyOutput(ModelOutput):
+    """`logits` (B, K) in the property's units, or class scores (B, C)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class PropertyPrediction:
+    """What a model with `matbert`, `property_head` and `config` does with properties."""
+
+    config: MatBERTConfig
+    matbert: MatBERTModel
+    property_head: PropertyHead
+
+    def raw_packed(self, ids_N: Tensor, amounts_N: Tensor, layout: PackedLayout) -> Tensor:
+        """The fast path: raw head outputs (B, K)."""
+        hidden_ND = self.matbert.forward_packed(ids_N, amounts_N, layout)
+        return self.property_head(POOLINGS[self.config.pooling](hidden_ND, layout))
+
+    def predict_packed(self, ids_N: Tensor, amounts_N: Tensor, layout: PackedLayout) -> Tensor:
+        """Predictions in physical units (B, K), or class probabilities (B, C)."""
+        return self._readable(self.raw_packed(ids_N, amounts_N, layout))
+
+    def loss(self, raw: Tensor, targets_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss sum and weight of raw outputs against targets in physical units (or class indices)."""
+        if self.config.class_names:
+            return class_loss(raw, targets_BK[:, 0])
+        return multi_property_loss(
+            raw, self.property_head.scaled(targets_BK), REGRESSION_LOSSES[self.config.property_loss]
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **inputs: Any,
+    ) -> PropertyOutput:
+        """`labels` (B, K) in physical units with NaN for missing ones."""
+        output = self.matbert(input_ids, attention_mask, **inputs)
+        hidden = output.last_hidden_state
+        mask = torch.ones(hidden.shape[:2], device=hidden.device) if attention_mask is None else attention_mask
+        index = PaddedIndex.from_mask(mask)
+        pooled = POOLINGS[self.config.pooling](index.pack(hidden), index.layout)
+        order = torch.argsort(mask.sum(dim=1), stable=True)
+        raw = self.property_head(torch.empty_like(pooled).index_copy(0, order, pooled))
+        loss = None
+        if labels is not None:
+            total, weight = self.loss(raw, labels.view(len(raw), -1).to(raw.dtype))
+            loss = total / weight.clamp_min(1)
+        return PropertyOutput(loss=loss, logits=self._readable(raw), hidden_states=output.hidden_states)
+
+    def _readable(self, raw: Tensor) -> Tensor:
+        return raw.softmax(dim=-1) if self.config.class_names else self.property_head.physical(raw)
+
+
+class MatBERTForProperty(PropertyPrediction, MatBERTPreTrainedModel):
+    """Predicts properties in their units: encoder, pooling, head."""
+
+    def __init__(self, config: MatBERTConfig) -> None:
+        super().__init__(config)
+        self.matbert = MatBERTModel(config)
+        self.property_head = PropertyHead(config.hidden_size, config.head_outputs, config.hidden_dropout_prob)
+        self.post_init()
+
+
+class MatBERTForPretraining(PropertyPrediction, MatBERTPreTrainedModel):
+    """Encoder with both heads, trained together; its file serves the masked-LM and the property class."""
+
+    _tied_weights_keys = {"lm_head.decoder.weight": "matbert.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: MatBERTConfig) -> None:
+        super().__init__(config)
+        self.matbert = MatBERTModel(config)
+        self.property_head = PropertyHead(config.hidden_size, config.head_outputs, config.hidden_dropout_prob)
+        self.lm_head = MaskedTokenHead(config.hidden_size, config.vocab_size, config.layer_norm_eps)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The projection to the vocabulary."""
+        return self.lm_head.decoder

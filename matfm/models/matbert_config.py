@@ -1,0 +1,64 @@
+"""The architecture of MatBERT, and its size dial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from matfm.core.objectives import REGRESSION_LOSSES
+from matfm.errors import MatfmError
+from matfm.models.pooling import POOLINGS
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128},
+    "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512},
+    "base": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 2048},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 16, "num_attention_heads": 16, "intermediate_size": 4096},
+}
+"""The size dial."""
+
+
+class MatBERTConfig(PreTrainedConfig):
+    """Architecture of MatBERT and of its heads."""
+
+    model_type = "matbert"
+
+    vocab_size: int = 123
+    hidden_size: int = 256
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int = 512
+    amount_frequencies: int = 16
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 0
+    pooling: str = "mean"
+    """mean (over all but the first, special token) or cls (that first token)."""
+    property_names: list[str] | None = None
+    property_units: list[str] | None = None
+    property_loss: str = "l1"
+    class_names: list[str] | None = None
+    """Names of the classes of a classifier; None for regression."""
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.pooling not in POOLINGS:
+            raise MatfmError(f"model.pooling is {self.pooling!r}; choose one of {', '.join(POOLINGS)}")
+        if self.property_loss not in REGRESSION_LOSSES:
+            raise MatfmError(f"model.loss is {self.property_loss!r}; choose one of {', '.join(REGRESSION_LOSSES)}")
+
+    @classmethod
+    def of_size(cls, size: str, **overrides: Any) -> MatBERTConfig:
+        """tiny, small, base or large."""
+        if size not in SIZES:
+            raise MatfmError(f"model.size is {size!r}; choose one of {', '.join(SIZES)}")
+        return cls(**{**SIZES[size], **overrides})
+
+    @property
+    def head_outputs(self) -> int:
+        """Width of the property head."""
+        return len(self.class_names or self.property_names or [""])

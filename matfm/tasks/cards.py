@@ -1,0 +1,103 @@
+"""Model cards: what a run was trained on, how, and how well it does."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matfm.core.files import write_text
+
+if TYPE_CHECKING:
+    from matfm.tasks.finetune import FinetuneConfig
+    from matfm.tasks.pretrain import PretrainConfig
+    from matfm.tasks.recipes import Recipe
+
+_REPORTED = ("matfm", "torch", "transformers", "numpy", "scikit-learn")
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _REPORTED}}
+
+
+def command_line() -> str:
+    """The call that is running, as typed."""
+    program = Path(sys.argv[0]).name
+    return " ".join([program, *sys.argv[1:]])
+
+
+def write_pretraining_card(
+    run: Path, config: PretrainConfig, summary: dict[str, Any], recipe: Recipe | None = None
+) -> None:
+    """`card.md` of pretrained weights."""
+    units = summary["units"]
+    errors = {name.removeprefix("mae_"): value for name, value in summary["valid"].items() if name != "score"}
+    source = f"{recipe.title} (recipe `{recipe.name}` {recipe.version})" if recipe else config.data.table
+    lines = [
+        f"# {config.name}",
+        "",
+        f"MatBERT encoder of size `{config.model.size}` ({summary['parameters']:,} parameters) for chemical "
+        "compositions, pretrained on several computed properties at once and on masked elements.",
+        "",
+        "## Data",
+        f"- {source}",
+        *([f"- Licence: {recipe.license}", *(f"- {cited}" for cited in recipe.citation)] if recipe else []),
+        f"- {summary['rows_used'] - summary['rows_held_out']:,} compositions trained on, "
+        f"{summary['rows_held_out']:,} held out by a hash of the composition; {summary['rows_rejected']} cells rejected",
+        f"- Labels: {', '.join(f'{name} ({unit})' for name, unit in units.items())}",
+        "",
+        "## Held-out mean absolute errors",
+        "| property | error | unit |",
+        "|---|---|---|",
+        *(f"| {name} | {errors[name]:.4f} | {unit} |" for name, unit in units.items()),
+        "",
+        "## Training",
+        f"- Command: `{command_line()}`",
+        f"- Seed {config.seed}, {summary['steps']} steps, {config.train.epochs:g} passes, {summary['seconds'] / 60:.0f} minutes "
+        f"on {platform.machine()}",
+        f"- Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}",
+        "",
+        "## Use and limits",
+        "Meant as a starting point for fine-tuning on compositions, and for predicting the listed properties "
+        "at the level of the computed data. It sees composition only: polymorphs get one value. Elements that "
+        "the data lacks are untrained.",
+        "",
+    ]
+    write_text(run / "card.md", "\n".join(lines))
+
+
+def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, Any]) -> None:
+    """`card.md` of a fine-tuned predictor."""
+    lines = [
+        f"# {', '.join(config.targets)} from {config.input}",
+        "",
+        f"{config.task} on `{config.table}`, fine-tuned from `{config.backbone}` (strategy `{config.strategy}`, "
+        f"{summary['trainable_share']:.1%} of the parameters trained, {config.ensemble} model(s)).",
+        "",
+        "## Data",
+        f"- {summary['rows_in']:,} rows: {summary['rows_used']:,} used, {summary['rows_rejected']:,} rejected (`rejects.csv`)",
+        f"- Split `{config.split}`: {', '.join(f'{part} {rows:,}' for part, rows in summary['rows'].items())}",
+        "",
+        "## Scores",
+        "| part | metric | value | unit |",
+        "|---|---|---|---|",
+        *(
+            f"| {part} | {name} | {value:.4f} | {summary['units'].get(target, '')} |"
+            for part, targets in summary["metrics"].items()
+            for target, scores in targets.items()
+            for name, value in ((f"{target} {metric}", score) for metric, score in scores.items() if metric != "n")
+        ),
+        "",
+        "## Training",
+        f"- Command: `{command_line()}`",
+        f"- Seed {config.seed}, {summary['seconds'] / 60:.1f} minutes on {platform.machine()}",
+        f"- Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}",
+        "",
+        "## Limits",
+        "Trust predictions for compositions like those in the training rows; see `predictions.parquet` for where it errs.",
+        "",
+    ]
+    write_text(run / "card.md", "\n".join(lines))

@@ -1,0 +1,106 @@
+"""Fetch the file a recipe names, verify it, and read its members without extracting them."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from matfm.core.files import atomic_path, readable_os_errors, sha256_of
+from matfm.errors import MatfmError, RunError
+from matfm.tasks.recipes import Source
+
+
+def default_cache() -> Path:
+    """`$MATFM_CACHE`, or matfm's folder in the user's cache."""
+    if "MATFM_CACHE" in os.environ:
+        return Path(os.environ["MATFM_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "matfm"
+
+
+def fetch(source: Source, cache: Path, offline: bool = False, beside: Path | None = None) -> Path:
+    """Path of the verified file. `beside` is the folder that `kind = "file"` paths are relative to.
+
+    Raises:
+        RunError: no network, no pip, a full disk, or content that does not match the recipe's sha256.
+        MatfmError: `offline` and the file is not in the cache.
+    """
+    if source.kind == "file":
+        path = (beside or Path()) / source.file
+        if not path.is_file():
+            raise MatfmError(f"{path} is not a file; the recipe's source.file is relative to the recipe")
+    else:
+        path = cache / source.sha256[:12] / source.cache_name
+        if not path.is_file():
+            if offline:
+                raise MatfmError(
+                    f"{source.cache_name} is not in the cache {cache} and --offline forbids fetching it; "
+                    "run once without --offline, or pass the --cache that has it"
+                )
+            _download(source, path)
+    found = sha256_of(path)
+    if found != source.sha256:
+        if source.kind != "file":
+            path.unlink()
+        raise RunError(
+            f"{source.cache_name} has sha256 {found[:16]}… but the recipe expects {source.sha256[:16]}…; "
+            "it was not used. Fetch again, and if it repeats, the source has changed: do not trust it"
+        )
+    return path
+
+
+def _download(source: Source, path: Path) -> None:
+    with readable_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            fetched = _pip_download(source, Path(folder)) if source.kind == "package" else _url_download(source, folder)
+            with atomic_path(path) as temporary:
+                shutil.copyfile(fetched, temporary)
+
+
+def _pip_download(source: Source, folder: Path) -> Path:
+    """One file of the package index through pip itself, so a user's mirror and cache are honoured."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--ignore-requires-python", "--quiet"]
+    binary = "--only-binary=:all:" if source.file.endswith(".whl") else "--no-binary=:all:"
+    command += [binary, "--dest", str(folder), f"{source.name}=={source.version}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (fixed arguments)
+    fetched = folder / source.file
+    if result.returncode == 0 and fetched.is_file():
+        return fetched
+    if "No module named pip" in result.stderr:
+        raise RunError(f"pip is missing from this Python, and {source.file} is fetched through it; install pip")
+    if "No space left" in result.stderr:
+        raise RunError(f"the disk is full: {source.file} could not be fetched to {folder.parent}; free space")
+    errors = [line.strip() for line in result.stderr.splitlines() if line.startswith("ERROR")]
+    reason = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with code {result.returncode}"
+    raise RunError(
+        f"{source.file} could not be fetched ({reason}); check the network and pip's index settings, "
+        "or copy the file from another machine and use --offline"
+    )
+
+
+def _url_download(source: Source, folder: str) -> Path:
+    import pooch  # only recipes with addresses need it
+
+    try:
+        return Path(pooch.retrieve(source.url, f"sha256:{source.sha256}", source.cache_name, folder))
+    except ValueError as error:
+        raise RunError(f"{source.url}: {error}") from error
+    except OSError as error:
+        raise RunError(f"{source.url} could not be fetched ({error}); check the network") from error
+
+
+def read_member(archive: Path, member: str) -> str:
+    """Text of one member of a zip archive (a wheel is one)."""
+    try:
+        with zipfile.ZipFile(archive) as opened, opened.open(member) as content:
+            return io.TextIOWrapper(content, "utf-8-sig").read()
+    except KeyError as error:
+        raise MatfmError(f"{archive.name} has no member {member!r}; check `members` in the recipe") from error
+    except zipfile.BadZipFile as error:
+        raise RunError(f"{archive} is not a readable zip archive: {error}; delete it and fetch again") from error

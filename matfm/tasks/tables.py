@@ -1,0 +1,223 @@
+"""Tables in and out: CSV, TSV, JSONL and Parquet (the text formats optionally gzipped), always read as text.
+
+`NaN`, `No` and `1e5` are data (sodium nitride, nobelium, a number somebody wrote), so no cell is
+interpreted here. Reading and writing stream in chunks of rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from matfm.core.files import atomic_path
+from matfm.errors import MatfmError
+
+CHUNK_ROWS = 50_000
+FORMATS = ("csv", "tsv", "jsonl", "parquet")
+STANDARD_INPUT = "-"
+_LARGEST_CELL = 2**31 - 1
+
+
+@dataclass
+class Chunk:
+    """Consecutive rows as text columns of equal length; row numbers count from 0 in the whole table."""
+
+    columns: dict[str, list[str]]
+    first_row: int
+    errors: dict[int, str] = field(default_factory=dict)
+    """Position in the chunk to what is wrong with the row as a whole."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values()), []))
+
+    def column(self, name: str, source: str) -> list[str]:
+        """One column. Raises MatfmError naming the columns there are."""
+        if name not in self.columns:
+            raise MatfmError(f"{source} has no column {name!r}; its columns are {', '.join(map(repr, self.columns))}")
+        return self.columns[name]
+
+
+def table_format(path: str) -> str:
+    """csv, tsv, jsonl or parquet, from the name (a trailing .gz aside); standard input is CSV."""
+    if path == STANDARD_INPUT:
+        return "csv"
+    suffixes = [suffix.lstrip(".").lower() for suffix in Path(path).suffixes]
+    if suffixes and suffixes[-1] == "gz":
+        suffixes.pop()
+    if not suffixes or suffixes[-1] not in FORMATS:
+        raise MatfmError(f"{path}: the format is not known from the name; use one of .{', .'.join(FORMATS)} (or .gz)")
+    return suffixes[-1]
+
+
+def iterate_table(path: str, chunk_rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
+    """Chunks of a table; at least one, so that the columns of an empty table are seen."""
+    kind = table_format(path)
+    if path != STANDARD_INPUT and not Path(path).is_file():
+        raise MatfmError(f"{path} is not a file; check the path")
+    if kind == "parquet":
+        yield from _iterate_parquet(path, chunk_rows)
+        return
+    with _open_text(path) as text:
+        records = _jsonl_records(text, path) if kind == "jsonl" else _csv_records(text, path, kind)
+        yield from _gather(records, chunk_rows)
+
+
+def read_table(path: str) -> Chunk:
+    """The whole table in memory."""
+    chunks = list(iterate_table(path))
+    whole = Chunk({name: [] for name in chunks[0].columns}, 0)
+    for chunk in chunks:
+        whole.errors.update({chunk.first_row + position: reason for position, reason in chunk.errors.items()})
+        for name, cells in chunk.columns.items():
+            whole.columns[name].extend(cells)
+    return whole
+
+
+def column_metadata(path: str, column: str) -> dict[str, str]:
+    """What a Parquet file says of a column (unit, property); nothing for other formats."""
+    if table_format(path) != "parquet" or not Path(path).is_file():
+        return {}
+    schema = pq.read_schema(path)
+    if column not in schema.names:
+        return {}
+    return {key.decode(): value.decode() for key, value in (schema.field(column).metadata or {}).items()}
+
+
+@contextmanager
+def table_writer(path: str, schema: pa.Schema) -> Iterator[Any]:
+    """Yield a function that appends a `{column: values}` chunk; the file appears when all is written."""
+    kind = table_format(path)
+    with atomic_path(Path(path)) as temporary:
+        if kind == "parquet":
+            with pq.ParquetWriter(temporary, schema) as parquet:
+                yield lambda columns: parquet.write_table(pa.table(columns, schema=schema))
+        else:
+            opener = gzip.open if path.endswith(".gz") else open
+            with opener(temporary, "wt", encoding="utf-8", newline="") as text:  # type: ignore[operator]
+                yield _text_appender(text, kind, schema.names)
+
+
+def _text_appender(text: IO[str], kind: str, names: list[str]) -> Any:
+    if kind == "jsonl":
+        return lambda columns: text.writelines(
+            json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n"
+            for row in zip(*(columns[name] for name in names), strict=True)
+        )
+    writer = csv.writer(text, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
+    writer.writerow(names)
+    return lambda columns: writer.writerows(zip(*(columns[name] for name in names), strict=True))
+
+
+@contextmanager
+def _open_text(path: str) -> Iterator[IO[str]]:
+    if path == STANDARD_INPUT:
+        yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+        return
+    opener = gzip.open if path.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as text:  # type: ignore[operator]
+            yield text
+    except UnicodeDecodeError as error:
+        raise MatfmError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise MatfmError(f"{path} is not a complete gzip file: {error}") from error
+
+
+Record = tuple[dict[str, str], str | None]
+
+
+def _csv_records(text: IO[str], path: str, kind: str) -> Iterator[Record]:
+    csv.field_size_limit(_LARGEST_CELL)
+    reader = csv.reader(text, delimiter="\t" if kind == "tsv" else ",")
+    header = next(reader, None)
+    if not header:
+        raise MatfmError(f"{path} is empty; a table begins with a line of column names")
+    if len(set(header)) < len(header):
+        double = next(name for name in header if header.count(name) > 1)
+        raise MatfmError(f"{path} has two columns named {double!r}; rename one")
+    yield dict.fromkeys(header, ""), None
+    width = len(header)
+    try:
+        for cells in reader:
+            reason = None
+            if len(cells) > width:
+                reason = f"line {reader.line_num} has {len(cells)} cells, the header {width}; quote cells with commas"
+                cells = cells[:width]
+            yield dict(zip(header, cells + [""] * (width - len(cells)), strict=True)), reason
+    except csv.Error as error:
+        raise MatfmError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def _jsonl_records(text: IO[str], path: str) -> Iterator[Record]:
+    header: dict[str, str] | None = None
+    for number, line in enumerate(text, start=1):
+        try:
+            record = json.loads(line, parse_float=str, parse_int=str)
+            if not isinstance(record, dict):
+                raise ValueError("a line holds one JSON object")
+            cells = {name: _json_cell(value) for name, value in record.items()}
+            reason = None
+        except ValueError as error:
+            cells, reason = {}, f"line {number} is not readable JSON: {error}"
+        if header is None:
+            if reason:
+                raise MatfmError(f"{path}: {reason}; the first line names the columns")
+            header = dict.fromkeys(cells, "")
+            yield header, None
+        yield {**header, **{name: cell for name, cell in cells.items() if name in header}}, reason
+    if header is None:
+        raise MatfmError(f"{path} is empty; every line of a JSONL table is an object")
+
+
+def _json_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _gather(records: Iterator[Record], chunk_rows: int) -> Iterator[Chunk]:
+    """Group records into chunks; the first record only names the columns."""
+    names = list(next(records)[0])
+    chunk, first = Chunk({name: [] for name in names}, 0), True
+    for cells, reason in records:
+        if reason:
+            chunk.errors[chunk.rows] = reason
+        for name in names:
+            chunk.columns[name].append(cells[name])
+        if chunk.rows == chunk_rows:
+            yield chunk
+            chunk, first = Chunk({name: [] for name in names}, chunk.first_row + chunk_rows), False
+    if chunk.rows or first:
+        yield chunk
+
+
+def _iterate_parquet(path: str, chunk_rows: int) -> Iterator[Chunk]:
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise MatfmError(f"{path} is not a readable Parquet file: {error}") from error
+    first_row = 0
+    for batch in file.iter_batches(chunk_rows):
+        columns = {}
+        for name in batch.schema.names:
+            try:
+                columns[name] = batch.column(name).cast(pa.string()).fill_null("").to_pylist()
+            except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+                columns[name] = ["" if value is None else str(value) for value in batch.column(name).to_pylist()]
+        yield Chunk(columns, first_row)
+        first_row += batch.num_rows
+    if first_row == 0:
+        yield Chunk({name: [] for name in file.schema_arrow.names}, 0)
