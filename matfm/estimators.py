@@ -75,7 +75,7 @@ class PropertyRegressor(RegressorMixin, _Predictor):  # type: ignore[misc]
         device: auto, cpu, cuda or mps.
     """
 
-    def fit(self, X: Sequence[str], y: Any) -> Self:  # noqa: N803 (scikit-learn's name)
+    def fit(self, X: Sequence[str], y: Any) -> Self:
         """`X`: formulas, (R,); `y`: targets, (R,) or (R, K), NaN where missing. Raises MatfmError at bad formulas."""
         targets = np.asarray(y, dtype=np.float64)
         self.flat_ = targets.ndim == 1
@@ -83,7 +83,7 @@ class PropertyRegressor(RegressorMixin, _Predictor):  # type: ignore[misc]
         names = tuple(Property(f"target_{k}", "") for k in range(table.shape[1]))
         return self._fit(X, table, Targets(names))
 
-    def predict(self, X: Sequence[str], return_std: bool = False) -> Any:  # noqa: N803
+    def predict(self, X: Sequence[str], return_std: bool = False) -> Any:
         """Predictions in the unit of `y`, shaped like it; with `return_std` also the spread over the ensemble."""
         mean, std = self._predict(X)
         if self.flat_:
@@ -96,7 +96,7 @@ class PropertyClassifier(ClassifierMixin, _Predictor):  # type: ignore[misc]
 
     _task = "classification"
 
-    def fit(self, X: Sequence[str], y: Any) -> Self:  # noqa: N803
+    def fit(self, X: Sequence[str], y: Any) -> Self:
         """`X`: formulas, (R,); `y`: class labels, (R,). Raises MatfmError at bad formulas or a single class."""
         self.classes_, index = np.unique(np.asarray(y), return_inverse=True)
         if len(self.classes_) < 2:
@@ -104,11 +104,11 @@ class PropertyClassifier(ClassifierMixin, _Predictor):  # type: ignore[misc]
         names = tuple(str(label) for label in self.classes_)
         return self._fit(X, index.reshape(-1, 1), Targets((Property("class", ""),), names))
 
-    def predict_proba(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+    def predict_proba(self, X: Sequence[str]) -> np.ndarray:
         """Probabilities (R, C), columns in the order of `classes_`."""
         return self._predict(X)[0]
 
-    def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+    def predict(self, X: Sequence[str]) -> np.ndarray:
         """The likeliest class of every formula."""
         likeliest: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return likeliest

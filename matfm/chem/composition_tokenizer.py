@@ -61,7 +61,7 @@ class CompositionTokenizer(PreTrainedTokenizer):
         """Token to id."""
         return {**self._vocabulary, **self.added_tokens_encoder}
 
-    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
+    def _tokenize(self, text: str, **_: Any) -> list[str]:
         return list(parse_formula(text).amounts)
 
     def _convert_token_to_id(self, token: str) -> int:

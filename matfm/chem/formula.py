@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +13,9 @@ from matfm.errors import MatfmError
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _PLAIN = re.compile(r"(?:[A-Z][a-z]?(?:\d+(?:\.\d+)?)?)+")
 _PLAIN_ITEM = re.compile(r"([A-Z][a-z]?)(\d+(?:\.\d+)?)?")
-_TOKEN = re.compile(rf"(?P<element>[A-Z][a-z]?)|(?P<number>{_NUMBER})|(?P<open>[(\[{{])|(?P<close>[)\]}}])|(?P<space>\s+)")
+_TOKEN = re.compile(
+    rf"(?P<element>[A-Z][a-z]?)|(?P<number>{_NUMBER})|(?P<open>[(\[{{])|(?P<close>[)\]}}])|(?P<space>\s+)"
+)
 _CHARGE = re.compile(r"\(?(?P<count>\d*)(?P<sign>[+-]+)\)?$")
 _SUPERSCRIPT_CHARGE = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]*[⁺⁻]+)$")
 _PHASE = re.compile(r"\((?P<phase>aq|s|l|g|cr|am)\)$")
@@ -93,7 +94,7 @@ def _parse_general(text: str) -> Formula:
         leading = _LEADING_COUNT.match(part)
         if leading and start > 0:
             factor, offset = float(leading.group()), leading.end()
-        for symbol, amount in _parse_part(text, part, offset, start).items():
+        for symbol, amount in _PartParser(text, part, start).parse(offset).items():
             amounts[symbol] = amounts.get(symbol, 0.0) + factor * amount
         start += len(part)
     for amount in amounts.values():
@@ -121,75 +122,81 @@ def _cut_charge(text: str) -> tuple[str, int]:
     return text[: found.start()], size if signs[0] == "+" else -size
 
 
-def _parse_part(text: str, part: str, position: int, offset: int) -> dict[str, float]:
-    """Parse one bracketed, hydrate-free part with an explicit stack (no recursion limit).
+class _PartParser:
+    """Parses one hydrate-free part with an explicit stack (no recursion limit).
 
     `offset` is where the part starts in `text`, so that errors name positions in the whole text.
     """
 
-    def fail(at: int, reason: str) -> MatfmError:
-        return MatfmError(text, offset + at, reason)
+    def __init__(self, text: str, part: str, offset: int) -> None:
+        self.text = text
+        self.part = part
+        self.offset = offset
+        self.sums: list[dict[str, float]] = [{}]
+        self.brackets: list[tuple[str, int]] = []
+        self.group: dict[str, float] | None = None  # what a following number multiplies
 
-    stack: list[dict[str, float]] = [{}]
-    brackets: list[tuple[str, int]] = []
-    group: dict[str, float] | None = None  # what a following number multiplies
-    while position < len(part):
-        token = _TOKEN.match(part, position)
-        if token is None:
-            raise fail(position, _unreadable(part[position]))
-        kind, value = token.lastgroup, token.group()
-        if kind == "element":
-            symbol, position = _read_element(value, position, fail)
-            _add(stack[-1], group)
-            group = {symbol: 1.0}
-            continue
-        if kind == "number":
-            if group is None:
-                raise fail(position, f"the number {value} follows no element or bracket")
-            factor = float(value)
-            if not 0.0 < factor < float("inf"):
-                raise fail(position, f"an amount of {value} is not a positive finite number")
-            group = {symbol: amount * factor for symbol, amount in group.items()}
-            _add(stack[-1], group)
-            group = None
-        elif kind == "open":
-            _add(stack[-1], group)
-            group = None
-            brackets.append((value, position))
-            stack.append({})
-        elif kind == "close":
-            if not brackets or _CLOSING[brackets[-1][0]] != value:
-                raise fail(position, f"'{value}' closes a bracket that was not opened")
-            _add(stack[-1], group)
-            brackets.pop()
-            group = stack.pop()
-            if not group:
-                raise fail(position, "the bracket holds no element")
-        else:
-            _add(stack[-1], group)
-            group = None
-        position = token.end()
-    if brackets:
-        bracket, at = brackets[-1]
-        raise fail(at, f"'{bracket}' is never closed")
-    _add(stack[-1], group)
-    if not stack[0]:
-        raise fail(0, "no element was found")
-    return stack[0]
+    def parse(self, position: int) -> dict[str, float]:
+        """Amounts of the part, reading from `position` on."""
+        while position < len(self.part):
+            token = _TOKEN.match(self.part, position)
+            if token is None:
+                raise self._error(position, _unreadable(self.part[position]))
+            length = getattr(self, f"_{token.lastgroup}")(token.group(), position)
+            position += length
+        if self.brackets:
+            bracket, opened = self.brackets[-1]
+            raise self._error(opened, f"'{bracket}' is never closed")
+        self._flush()
+        if not self.sums[0]:
+            raise self._error(0, "no element was found")
+        return self.sums[0]
 
+    def _element(self, value: str, position: int) -> int:
+        symbol = "H" if value in HYDROGEN_ISOTOPES else value
+        if symbol not in ATOMIC_NUMBER:
+            raise self._error(position, f"'{value}' is not a chemical element")
+        self._flush()
+        self.group = {symbol: 1.0}
+        return len(value)
 
-def _add(into: dict[str, float], group: dict[str, float] | None) -> None:
-    for symbol, amount in (group or {}).items():
-        into[symbol] = into.get(symbol, 0.0) + amount
+    def _number(self, value: str, position: int) -> int:
+        if self.group is None:
+            raise self._error(position, f"the number {value} follows no element or bracket")
+        factor = float(value)
+        if not 0.0 < factor < float("inf"):
+            raise self._error(position, f"an amount of {value} is not a positive finite number")
+        self.group = {symbol: amount * factor for symbol, amount in self.group.items()}
+        self._flush()
+        return len(value)
 
+    def _open(self, value: str, position: int) -> int:
+        self._flush()
+        self.brackets.append((value, position))
+        self.sums.append({})
+        return 1
 
-def _read_element(value: str, position: int, fail: Callable[[int, str], MatfmError]) -> tuple[str, int]:
-    """Symbol and the position after it; D and T become H."""
-    if value in ATOMIC_NUMBER:
-        return value, position + len(value)
-    if value in HYDROGEN_ISOTOPES:
-        return "H", position + 1
-    raise fail(position, f"'{value}' is not a chemical element")
+    def _close(self, value: str, position: int) -> int:
+        if not self.brackets or _CLOSING[self.brackets[-1][0]] != value:
+            raise self._error(position, f"'{value}' closes a bracket that was not opened")
+        self._flush()
+        self.brackets.pop()
+        self.group = self.sums.pop()
+        if not self.group:
+            raise self._error(position, "the bracket holds no element")
+        return 1
+
+    def _space(self, value: str, _: int) -> int:
+        self._flush()
+        return len(value)
+
+    def _flush(self) -> None:
+        for symbol, amount in (self.group or {}).items():
+            self.sums[-1][symbol] = self.sums[-1].get(symbol, 0.0) + amount
+        self.group = None
+
+    def _error(self, at: int, reason: str) -> MatfmError:
+        return MatfmError(self.text, self.offset + at, reason)
 
 
 def _unreadable(character: str) -> str:

@@ -94,7 +94,9 @@ def budget_slices(lengths_R: np.ndarray, tokens: int) -> list[np.ndarray]:
     if len(lengths_R) == 0:
         return []
     middle = np.cumsum(lengths_R) - lengths_R / 2
-    return [group for group in np.split(np.arange(len(lengths_R)), _changes((middle // tokens).astype(int))) if len(group)]
+    return [
+        group for group in np.split(np.arange(len(lengths_R)), _changes((middle // tokens).astype(int))) if len(group)
+    ]
 
 
 def _changes(values: np.ndarray) -> np.ndarray:

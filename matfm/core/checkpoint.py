@@ -24,7 +24,12 @@ logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, random: dict[str, Tensor], state: Any
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    random: dict[str, Tensor],
+    state: Any,
 ) -> Path:
     """Write `folder/step-N` and keep the newest two. `state` is any JSON value."""
     final = folder / f"{_PREFIX}{step:09d}"
@@ -32,7 +37,7 @@ def save_checkpoint(
     with readable_os_errors(final):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        groups = {"model": model.state_dict(), "optimizer": _flatten_optimizer(optimizer), "random": random}
+        groups = {"model": model.state_dict(), "optimizer": _flatten_optimizers(optimizers), "random": random}
         for name, tensors in groups.items():
             save_file({key: _storable(value) for key, value in tensors.items()}, temporary / f"{name}.safetensors")
         record = {
@@ -54,7 +59,7 @@ def save_checkpoint(
 
 
 def load_newest_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]
 ) -> tuple[int, dict[str, Tensor], Any] | None:
     """Restore the newest intact checkpoint; returns (step, random states, state), None if there is none.
 
@@ -68,7 +73,7 @@ def load_newest_checkpoint(
             logger.warning("checkpoint %s is damaged (%s); trying the one before it", path, error)
             continue
         model.load_state_dict(tensors["model"])
-        _restore_optimizer(optimizer, tensors["optimizer"])
+        _restore_optimizers(optimizers, tensors["optimizer"])
         return record["step"], tensors["random"], record["state"]
     return None
 
@@ -88,23 +93,24 @@ def _storable(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone().contiguous()
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _parameters(optimizers: list[torch.optim.Optimizer]) -> list[tuple[torch.optim.Optimizer, nn.Parameter]]:
+    return [(optimizer, p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
 
 
-def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _flatten_optimizers(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
     return {
         f"{index}.{name}": value
-        for index, parameter in enumerate(_parameters(optimizer))
+        for index, (optimizer, parameter) in enumerate(_parameters(optimizers))
         for name, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    parameters = _parameters(optimizer)
-    optimizer.state.clear()
+def _restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    parameters = _parameters(optimizers)
+    for optimizer in optimizers:
+        optimizer.state.clear()
     for key, value in tensors.items():
         index, _, name = key.partition(".")
-        parameter = parameters[int(index)]
+        optimizer, parameter = parameters[int(index)]
         # The step counter of a fused optimizer lives beside the parameter, like its averages.
         optimizer.state[parameter][name] = value.to(parameter.device)

@@ -79,22 +79,31 @@ def _build(cls: Any, values: Any, where: str, prefix: str) -> Any:
 def _coerce(hint: Any, value: Any, where: str, key: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _coerce(next(a for a in arguments if a is not type(None)), value, where, key)
+        inner = next(argument for argument in arguments if argument is not type(None))
+        return None if value is None else _coerce(inner, value, where, key)
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where, key + ".")
     if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise MatfmError(f"{where}: {key} must be a list, not {value!r}")
-        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(inner) != len(value):
-            raise MatfmError(f"{where}: {key} must have {len(inner)} values, not {len(value)}")
-        return tuple(_coerce(h, v, where, f"{key}[{i}]") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
+        return _coerce_tuple(arguments, value, where, key)
     if origin is dict:
         if not isinstance(value, dict):
             raise MatfmError(f"{where}: {key} must be a section, not {value!r}")
-        return {k: _coerce(arguments[1], v, where, f"{key}.{k}") for k, v in value.items()}
+        return {name: _coerce(arguments[1], inner, where, f"{key}.{name}") for name, inner in value.items()}
+    return _coerce_plain(hint, value, where, key)
+
+
+def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str, key: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise MatfmError(f"{where}: {key} must be a list, not {value!r}")
+    hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+    if len(hints) != len(value):
+        raise MatfmError(f"{where}: {key} must have {len(hints)} values, not {len(value)}")
+    return tuple(
+        _coerce(hint, item, where, f"{key}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True))
+    )
+
+
+def _coerce_plain(hint: Any, value: Any, where: str, key: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

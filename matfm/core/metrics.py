@@ -10,7 +10,9 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 _RESAMPLES = 1000
 
 
-def bootstrap_interval(score: Score, true: np.ndarray, predicted: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def bootstrap_interval(
+    score: Score, true: np.ndarray, predicted: np.ndarray, level: float = 0.95
+) -> tuple[float, float]:
     """Percentile interval of a score over resampled rows (Efron 1979), seeded."""
     generator = np.random.default_rng(0)
     rows = generator.integers(0, len(true), (_RESAMPLES, len(true)))

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from matfm.core.batching import TokenBatch
 from matfm.core.checkpoint import load_newest_checkpoint, save_checkpoint
 from matfm.core.files import atomic_path
-from matfm.core.optim import OptimizerConfig, adamw, parameter_groups, schedule_factor, set_learning_rates
+from matfm.core.optim import OptimizerConfig, build_optimizers, parameter_groups, schedule_factor, set_learning_rates
 from matfm.errors import MatfmError, RunError
 
 
@@ -41,9 +41,17 @@ Evaluation = Callable[[nn.Module], dict[str, float]]
 class Batches(Protocol):
     """An endless source of batches with a position."""
 
-    def next(self) -> TokenBatch: ...
-    def state_dict(self) -> dict[str, int]: ...
-    def load_state_dict(self, state: dict[str, int]) -> None: ...
+    def next(self) -> TokenBatch:
+        """The next batch; moves the position."""
+        ...
+
+    def state_dict(self) -> dict[str, int]:
+        """The position."""
+        ...
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a saved position."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,8 @@ class _Run:
         self.loop = loop
         self.device = device
         self.evaluate = evaluate
-        self.optimizer = adamw(parameter_groups(model, optimizer_config, layers_from_top), optimizer_config)
+        groups = parameter_groups(model, optimizer_config, layers_from_top)
+        self.optimizers = build_optimizers(groups, optimizer_config)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.generator = torch.Generator().manual_seed(seed)
         self.progress = _Progress()
@@ -160,7 +169,7 @@ class _Run:
 
     def start(self, resume: bool) -> None:
         """Go to the newest checkpoint (its log lines are kept, later ones cut) or begin anew."""
-        restored = load_newest_checkpoint(self.checkpoints, self.model, self.optimizer) if resume else None
+        restored = load_newest_checkpoint(self.checkpoints, self.model, self.optimizers) if resume else None
         records = []
         if restored is None:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -177,7 +186,7 @@ class _Run:
     def one_step(self) -> None:
         """One optimizer step over `accumulate` batches."""
         factor = schedule_factor(self.optimizer_config, self.progress.step, self.loop.steps)
-        set_learning_rates(self.optimizer, factor)
+        set_learning_rates(self.optimizers, factor)
         weight = torch.zeros((), device=self.device)
         loss_sum = torch.zeros((), device=self.device)
         rows: list[Tensor] = []
@@ -225,7 +234,7 @@ class _Run:
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         state = {"progress": vars(self.progress), "batches": self.batches.state_dict()}
-        save_checkpoint(self.checkpoints, self.progress.step, self.model, self.optimizer, random, state)
+        save_checkpoint(self.checkpoints, self.progress.step, self.model, self.optimizers, random, state)
 
     def finish(self, seconds: float) -> dict[str, Any]:
         """Load the best weights if asked, and drop the checkpoints."""
@@ -244,7 +253,7 @@ class _Run:
         norm = float(torch.nn.utils.get_total_norm(gradients) / weight)
         if not (math.isfinite(norm) and math.isfinite(float(loss_sum))):
             shown = torch.cat(rows)[:10].tolist()
-            rate = self.optimizer.param_groups[-1]["lr"]
+            rate = self.optimizers[0].param_groups[0]["lr"]
             raise RunError(
                 f"the loss or its gradient is not finite at step {self.progress.step + 1} (learning rate {rate:.3g}, "
                 f"data rows {shown}…); check these rows, or lower optimizer.learning_rate; "
@@ -252,8 +261,9 @@ class _Run:
             )
         clip = min(1.0, self.loop.clip_norm / norm) if self.loop.clip_norm and norm > 0 else 1.0
         torch._foreach_mul_(gradients, clip / float(weight))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     def _collect(self, metrics: dict[str, tuple[Tensor, Tensor]], tokens: int) -> None:
         metrics["tokens"] = (torch.tensor(float(tokens)), torch.ones(()))

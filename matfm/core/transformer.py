@@ -17,13 +17,16 @@ class SelfAttention(nn.Module):
     Keys, queries and values come from one matrix. `dropout` acts on attention weights in training.
     """
 
+    stacked_projections = 3
+    """Maps that lie one below the other in `qkv.weight`."""
+
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
         self.heads = heads
         self.dropout = dropout
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, self.stacked_projections * width)
         self.out = nn.Linear(width, width)
 
     def forward(self, hidden_ND: Tensor, layout: PackedLayout) -> Tensor:

@@ -23,13 +23,14 @@ from matfm.models.pooling import POOLINGS
 
 # N packed tokens, B sequences, T padded length, D width, K targets, V vocabulary
 
+
 class MatBERTPreTrainedModel(PreTrainedModel):
     """Weight initialisation and loading for all MatBERT classes."""
 
     config_class = MatBERTConfig
     base_model_prefix = "matbert"
-    _no_split_modules = ["PreNormBlock"]  # noqa: RUF012 (transformers declares it so)
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\."]  # noqa: RUF012
+    _no_split_modules = ["PreNormBlock"]
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -87,7 +88,9 @@ class MatBERTModel(MatBERTPreTrainedModel):
         """The Hugging Face path: padded (B, T) batches; hidden states are zero at padding."""
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         shape = embeddings.shape[:2]
-        mask = torch.ones(shape, dtype=torch.long, device=embeddings.device) if attention_mask is None else attention_mask
+        mask = (
+            torch.ones(shape, dtype=torch.long, device=embeddings.device) if attention_mask is None else attention_mask
+        )
         index = PaddedIndex.from_mask(mask)
         hidden_ND = index.pack(embeddings)
         if amounts is not None:
@@ -110,7 +113,7 @@ class MatBERTModel(MatBERTPreTrainedModel):
 class MatBERTForMaskedLM(MatBERTPreTrainedModel):
     """Predicts masked tokens."""
 
-    _tied_weights_keys = {"lm_head.decoder.weight": "matbert.embed_tokens.weight"}  # noqa: RUF012
+    _tied_weights_keys = {"lm_head.decoder.weight": "matbert.embed_tokens.weight"}
 
     def __init__(self, config: MatBERTConfig) -> None:
         super().__init__(config)
@@ -204,7 +207,7 @@ class MatBERTForProperty(PropertyPrediction, MatBERTPreTrainedModel):
 class MatBERTForPretraining(PropertyPrediction, MatBERTPreTrainedModel):
     """Encoder with both heads, trained together; its file serves the masked-LM and the property class."""
 
-    _tied_weights_keys = {"lm_head.decoder.weight": "matbert.embed_tokens.weight"}  # noqa: RUF012
+    _tied_weights_keys = {"lm_head.decoder.weight": "matbert.embed_tokens.weight"}
 
     def __init__(self, config: MatBERTConfig) -> None:
         super().__init__(config)

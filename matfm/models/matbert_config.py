@@ -53,10 +53,11 @@ class MatBERTConfig(PreTrainedConfig):
 
     @classmethod
     def of_size(cls, size: str, **overrides: Any) -> MatBERTConfig:
-        """tiny, small, base or large."""
+        """tiny, small, base or large; weights start with a standard deviation of width ** -0.5."""
         if size not in SIZES:
             raise MatfmError(f"model.size is {size!r}; choose one of {', '.join(SIZES)}")
-        return cls(**{**SIZES[size], **overrides})
+        scaled = {"initializer_range": SIZES[size]["hidden_size"] ** -0.5}
+        return cls(**{**SIZES[size], **scaled, **overrides})
 
     @property
     def head_outputs(self) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from matfm.core.layout import PackedLayout
 
+
 def _first_token(hidden_ND: Tensor, layout: PackedLayout) -> Tensor:
     return hidden_ND[layout.first_tokens(hidden_ND.device)]
 

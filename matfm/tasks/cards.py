@@ -39,14 +39,19 @@ def write_pretraining_card(
     lines = [
         f"# {config.name}",
         "",
-        f"MatBERT encoder of size `{config.model.size}` ({summary['parameters']:,} parameters) for chemical "
-        "compositions, pretrained on several computed properties at once and on masked elements.",
+        (
+            f"MatBERT encoder of size `{config.model.size}` ({summary['parameters']:,} parameters) for chemical "
+            "compositions, pretrained on several computed properties at once and on masked elements."
+        ),
         "",
         "## Data",
         f"- {source}",
         *([f"- Licence: {recipe.license}", *(f"- {cited}" for cited in recipe.citation)] if recipe else []),
-        f"- {summary['rows_used'] - summary['rows_held_out']:,} compositions trained on, "
-        f"{summary['rows_held_out']:,} held out by a hash of the composition; {summary['rows_rejected']} cells rejected",
+        (
+            f"- {summary['rows_used'] - summary['rows_held_out']:,} compositions trained on, "
+            f"{summary['rows_held_out']:,} held out by a hash of the composition; "
+            f"{summary['rows_rejected']} cells rejected"
+        ),
         f"- Labels: {', '.join(f'{name} ({unit})' for name, unit in units.items())}",
         "",
         "## Held-out mean absolute errors",
@@ -56,14 +61,18 @@ def write_pretraining_card(
         "",
         "## Training",
         f"- Command: `{command_line()}`",
-        f"- Seed {config.seed}, {summary['steps']} steps, {config.train.epochs:g} passes, {summary['seconds'] / 60:.0f} minutes "
-        f"on {platform.machine()}",
+        (
+            f"- Seed {config.seed}, {summary['steps']} steps, {config.train.epochs:g} passes, "
+            f"{summary['seconds'] / 60:.0f} minutes on {platform.machine()}"
+        ),
         f"- Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}",
         "",
         "## Use and limits",
-        "Meant as a starting point for fine-tuning on compositions, and for predicting the listed properties "
-        "at the level of the computed data. It sees composition only: polymorphs get one value. Elements that "
-        "the data lacks are untrained.",
+        (
+            "Meant as a starting point for fine-tuning on compositions, and for predicting the listed properties "
+            "at the level of the computed data. It sees composition only: polymorphs get one value. Elements that "
+            "the data lacks are untrained."
+        ),
         "",
     ]
     write_text(run / "card.md", "\n".join(lines))
@@ -74,11 +83,16 @@ def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, 
     lines = [
         f"# {', '.join(config.targets)} from {config.input}",
         "",
-        f"{config.task} on `{config.table}`, fine-tuned from `{config.backbone}` (strategy `{config.strategy}`, "
-        f"{summary['trainable_share']:.1%} of the parameters trained, {config.ensemble} model(s)).",
+        (
+            f"{config.task} on `{config.table}`, fine-tuned from `{config.backbone}` (strategy `{config.strategy}`, "
+            f"{summary['trainable_share']:.1%} of the parameters trained, {config.ensemble} model(s))."
+        ),
         "",
         "## Data",
-        f"- {summary['rows_in']:,} rows: {summary['rows_used']:,} used, {summary['rows_rejected']:,} rejected (`rejects.csv`)",
+        (
+            f"- {summary['rows_in']:,} rows: {summary['rows_used']:,} used, "
+            f"{summary['rows_rejected']:,} rejected (`rejects.csv`)"
+        ),
         f"- Split `{config.split}`: {', '.join(f'{part} {rows:,}' for part, rows in summary['rows'].items())}",
         "",
         "## Scores",
@@ -97,7 +111,7 @@ def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, 
         f"- Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}",
         "",
         "## Limits",
-        "Trust predictions for compositions like those in the training rows; see `predictions.parquet` for where it errs.",
+        "Trust predictions for compositions like those in the training rows; `predictions.parquet` shows errors.",
         "",
     ]
     write_text(run / "card.md", "\n".join(lines))

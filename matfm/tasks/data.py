@@ -65,7 +65,9 @@ def run(config: BuildConfig) -> dict[str, Any]:
     out = Path(config.out)
     table, rejects = _assemble(recipe, archive)
     if table.num_rows != recipe.rows:
-        raise RunError(f"{recipe.name} has {table.num_rows} rows but the recipe promises {recipe.rows}; nothing written")
+        raise RunError(
+            f"{recipe.name} has {table.num_rows} rows but the recipe promises {recipe.rows}; nothing written"
+        )
     if recipe.folds:
         table = _with_folds(table, recipe.folds)
     path = out / f"{recipe.name}.parquet"
@@ -109,7 +111,7 @@ def _assemble(recipe: Recipe, archive: Path) -> tuple[pa.Table, list[Reject]]:
 
 
 def _records(table: SourceTable, archive: Path) -> list[tuple[str, dict[str, str]]]:
-    records = []
+    records: list[tuple[str, dict[str, str]]] = []
     for label, member in table.members.items():
         reader = csv.DictReader(io.StringIO(read_member(archive, member)))
         for name in (table.input, *(column.source for column in table.columns)):
@@ -142,7 +144,9 @@ def _typed(
             fields.append(pa.field(name, pa.float64(), metadata=metadata))
             arrays.append([_number(row, values.get(row), column, rejects) for row in kept])
     metadata = {"matfm": json.dumps({"recipe": recipe.name, "version": recipe.version, "license": recipe.license})}
-    return pa.table([pa.array(a, f.type) for a, f in zip(arrays, fields, strict=True)], pa.schema(fields, metadata)), rejects
+    return pa.table(
+        [pa.array(a, f.type) for a, f in zip(arrays, fields, strict=True)], pa.schema(fields, metadata)
+    ), rejects
 
 
 def _number(row: int, text: str | None, column: Column, rejects: list[Reject]) -> float | None:

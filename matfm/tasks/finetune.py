@@ -27,7 +27,7 @@ from matfm.core.files import write_json
 from matfm.core.metrics import classification_scores, regression_scores
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError
-
+from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks import cards, plots
 from matfm.tasks.data import Reject, write_rejects
 from matfm.tasks.devices import resolve_device
@@ -83,7 +83,9 @@ class FinetuneConfig:
         if self.fit.task == "classification" and len(self.targets) > 1:
             raise MatfmError("classification takes one target column; fine-tune once for each")
         if not (0 <= self.valid_share < 1 and 0 <= self.test_share < 1 and self.valid_share + self.test_share < 1):
-            raise MatfmError(f"valid_share {self.valid_share} and test_share {self.test_share} must leave training rows")
+            raise MatfmError(
+                f"valid_share {self.valid_share} and test_share {self.test_share} must leave training rows"
+            )
 
     @property
     def backbone(self) -> str:
@@ -129,7 +131,8 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     if (finished := directory.finished_summary()) is not None:
         return finished
     write_rejects(out / "rejects.csv", labelled.rejects)
-    members, result = [], {}
+    members: list[MatBERTForProperty] = []
+    result: dict[str, Any] = {}
     for number, folder in enumerate(member_folders(out, config.ensemble)):
         model, told = train_predictor(
             config.fit,
@@ -190,7 +193,7 @@ def load_rows(config: FinetuneConfig, table: Chunk) -> LabelledRows:
     reasons = {**encoded.errors, **table.errors}
     classes = _classes(cells[config.targets[0]]) if config.task == "classification" else None
     targets_RK = np.full((table.rows, len(cells)), np.nan)
-    column_of = {row: config.input for row in reasons}
+    column_of = dict.fromkeys(reasons, config.input)
     for number, (name, values) in enumerate(cells.items()):
         for row, cell in enumerate(values):
             try:
@@ -198,11 +201,12 @@ def load_rows(config: FinetuneConfig, table: Chunk) -> LabelledRows:
             except MatfmError as error:
                 reasons.setdefault(row, str(error))
                 column_of.setdefault(row, name)
-    for row in np.flatnonzero(np.isnan(targets_RK).all(axis=1)):
-        reasons.setdefault(int(row), "no label: the target cell is empty")
-        column_of.setdefault(int(row), config.targets[0])
+    for row in np.flatnonzero(np.isnan(targets_RK).all(axis=1)).tolist():
+        reasons.setdefault(row, "no label: the target cell is empty")
+        column_of.setdefault(row, config.targets[0])
     rejects = [
-        Reject(row, column_of[row], table.columns[column_of[row]][row], reason) for row, reason in sorted(reasons.items())
+        Reject(row, column_of[row], table.columns[column_of[row]][row], reason)
+        for row, reason in sorted(reasons.items())
     ]
     _complain(config, table, cells, rejects)
     used = np.array([row not in reasons for row in encoded.rows], dtype=bool)
@@ -276,7 +280,9 @@ def _parts(config: FinetuneConfig, inputs: list[str], labels: list[str] | None, 
     if labels is not None and column is not None:
         parts = split_from_labels(labels, column)
     else:
-        groups: list[Any] = [composition_group(f) for f in inputs] if config.split == "group" else list(range(len(inputs)))
+        groups: list[Any] = (
+            [composition_group(f) for f in inputs] if config.split == "group" else list(range(len(inputs)))
+        )
         parts = random_split(groups, (config.valid_share, config.test_share), config.seed)
     if not (parts == "train").any():
         raise MatfmError(f"split {config.split!r} leaves no training row among {len(inputs)}")

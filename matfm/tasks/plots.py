@@ -25,7 +25,13 @@ def draw_curves(run: Path) -> None:
     figure, (losses, rates) = _figure(2, 2.4 * _HEIGHT)
     losses.plot([r["step"] for r in trained], [r["loss"] for r in trained], color=_TRAIN, label="training loss")
     if valid:
-        losses.plot([r["step"] for r in valid], [r["valid"]["score"] for r in valid], "o-", color=_VALID, label="validation score")
+        losses.plot(
+            [r["step"] for r in valid],
+            [r["valid"]["score"] for r in valid],
+            "o-",
+            color=_VALID,
+            label="validation score",
+        )
     losses.set(xlabel="step", ylabel="loss", yscale="log")
     losses.legend(frameon=False)
     rates.plot([r["step"] for r in trained], [r["lr"] for r in trained], color=_TRAIN)

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from matfm.chem.units import property_named
 from matfm.errors import MatfmError
 from matfm.models.matbert import MatBERTForProperty
-from matfm.chem.units import property_named
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import encode_formulas
 from matfm.tasks.finetune import CALIBRATION, ENSEMBLE, prediction_columns
@@ -71,7 +71,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
             rows += chunk.rows
             bar.update(chunk.rows)
             chunk = next(chunks, None)
-    summary = {
+    return {
         "task": "predict",
         "run": config.run,
         "out": config.out,
@@ -80,7 +80,6 @@ def run(config: PredictConfig) -> dict[str, Any]:
         "rows_with_error": failed,
         "first_errors": [{"row": row, "reason": reason} for reason, row in reasons.items()],
     }
-    return summary
 
 
 def load_members(run_path: str) -> list[MatBERTForProperty]:
@@ -148,15 +147,13 @@ def _output_names(targets: Targets, ensemble: int, widths: dict[str, float]) -> 
 def _schema(first: Chunk, targets: Targets, ensemble: int, widths: dict[str, float]) -> pa.Schema:
     """Input columns as text, then predictions, then the reason; a column of the same name is replaced."""
     text = {f"predicted_{targets.properties[0].name}"} if targets.classes else set()
-    outputs = {
-        name: pa.string() if name in text else pa.float64() for name in _output_names(targets, ensemble, widths)
-    }
+    outputs = {name: pa.string() if name in text else pa.float64() for name in _output_names(targets, ensemble, widths)}
     types = {**dict.fromkeys(first.columns, pa.string()), **outputs, ERROR: pa.string()}
     return pa.schema(list(types.items()))
 
 
 def _half_widths(config: PredictConfig, targets: Targets) -> dict[str, float]:
-    """Split-conformal half widths (Vovk et al. 2005): a quantile of the validation errors, corrected for their number."""
+    """Split-conformal half widths (Vovk et al. 2005): a corrected quantile of the validation errors."""
     assert config.interval is not None
     path = Path(config.run) / CALIBRATION
     residuals = json.loads(path.read_text("utf-8")) if path.is_file() else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,7 +152,9 @@ def load_backbone(name: str, head: dict[str, Any]) -> MatBERTForProperty:
     path = resolve_weights(name)
     config = MatBERTConfig.from_pretrained(path)
     if config.model_type != MatBERTConfig.model_type:
-        raise MatfmError(f"{name} is a {config.model_type} model; this version fine-tunes {MatBERTConfig.model_type} models")
+        raise MatfmError(
+            f"{name} is a {config.model_type} model; this version fine-tunes {MatBERTConfig.model_type} models"
+        )
     for key, value in head.items():
         setattr(config, key, value)
 
@@ -173,7 +174,9 @@ def property_step(model: MatBERTForProperty, batch: TokenBatch, _: torch.Generat
     return StepOutput(*model.loss(raw, batch.targets_BK))
 
 
-def predict_members(members: list[MatBERTForProperty], data: RaggedTokens, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def predict_members(
+    members: list[MatBERTForProperty], data: RaggedTokens, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over the members, each (R, K) in physical units or class probabilities."""
     every = np.stack([predict_properties(member.to(device), data, device) for member in members])
     return every.mean(axis=0), every.std(axis=0)

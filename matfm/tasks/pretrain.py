@@ -18,10 +18,10 @@ from matfm.chem.masking import MaskingConfig, mask_elements
 from matfm.chem.units import property_named
 from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
 from matfm.core.config import to_mapping
+from matfm.core.objectives import masked_lm_loss
 from matfm.core.optim import OptimizerConfig
 from matfm.core.run_directory import RunDirectory
 from matfm.core.trainer import Evaluation, LoopConfig, StepFunction, StepOutput, fit, remove_checkpoints
-from matfm.core.objectives import masked_lm_loss
 from matfm.errors import MatfmError
 from matfm.models.inference import predict_properties
 from matfm.models.matbert import MatBERTForPretraining
@@ -179,7 +179,9 @@ def load_corpus(config: CorpusConfig, out: Path) -> Corpus:
     path = config.table or _built_recipe(config.recipe, out)
     table = read_table(path)
     encoded = encode_formulas(table.column(config.input, path), label="tokenize")
-    rejects = [data.Reject(row, config.input, table.columns[config.input][row], why) for row, why in encoded.errors.items()]
+    rejects = [
+        data.Reject(row, config.input, table.columns[config.input][row], why) for row, why in encoded.errors.items()
+    ]
     targets, bad = _targets(table, encoded, config.targets, path)
     encoded.tokens.targets_RK = targets
     held_out = np.array(

@@ -1,4 +1,4 @@
-"""`matfm quickstart`: real data, the bundled encoder, a fine-tuned band-gap predictor and its place in the literature."""
+"""`matfm quickstart`: the bundled encoder fine-tuned on real band gaps, beside the literature."""
 
 from __future__ import annotations
 

@@ -155,8 +155,8 @@ def _csv_records(text: IO[str], path: str, kind: str) -> Iterator[Record]:
             reason = None
             if len(cells) > width:
                 reason = f"line {reader.line_num} has {len(cells)} cells, the header {width}; quote cells with commas"
-                cells = cells[:width]
-            yield dict(zip(header, cells + [""] * (width - len(cells)), strict=True)), reason
+            missing = [""] * (width - len(cells))
+            yield dict(zip(header, cells[:width] + missing, strict=True)), reason
     except csv.Error as error:
         raise MatfmError(f"{path}, line {reader.line_num}: {error}") from error
 
@@ -166,12 +166,10 @@ def _jsonl_records(text: IO[str], path: str) -> Iterator[Record]:
     for number, line in enumerate(text, start=1):
         try:
             record = json.loads(line, parse_float=str, parse_int=str)
-            if not isinstance(record, dict):
-                raise ValueError("a line holds one JSON object")
-            cells = {name: _json_cell(value) for name, value in record.items()}
-            reason = None
-        except ValueError as error:
-            cells, reason = {}, f"line {number} is not readable JSON: {error}"
+            reason = None if isinstance(record, dict) else f"line {number} is not a JSON object"
+        except (ValueError, RecursionError) as error:
+            record, reason = None, f"line {number} is not readable JSON: {error}"
+        cells = {} if reason else {name: _json_cell(value) for name, value in record.items()}
         if header is None:
             if reason:
                 raise MatfmError(f"{path}: {reason}; the first line names the columns")
