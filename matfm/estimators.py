@@ -54,7 +54,7 @@ class _Predictor(BaseEstimator):  # type: ignore[misc]
         for number in range(self.ensemble):
             with tempfile.TemporaryDirectory() as folder:
                 seed = self.random_state + number
-                model, _ = train_predictor(config, targets, tokens, None, Path(folder), seed, device)
+                model, _ = train_predictor(config, targets, tokens, None, Path(folder), seed, device, self.get_params())
                 self.members_.append(model)
         return self
 

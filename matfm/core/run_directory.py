@@ -13,7 +13,10 @@ from matfm.errors import MatfmError
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """`config.json`, `metrics.json` and `summary.json` of one run."""
+    """`config.json`, `metrics.json` and `summary.json` of one run.
+
+    `config.json` holds the resolved configuration under `run`; the architecture joins it when weights are saved.
+    """
 
     path: Path
 
@@ -31,10 +34,11 @@ class RunDirectory:
         if previous is not None:
             if not resume:
                 raise MatfmError(f"{path} already holds a run; continue it with --resume, or choose another --out")
-            changed = _first_difference(previous, json.loads(json.dumps(config)))
+            changed = _first_difference(previous.get("run", {}), json.loads(json.dumps(config)))
             if changed:
                 raise MatfmError(f"{path} was begun with another {changed}; resume with the same configuration")
-        write_json(path / "config.json", config)
+        else:
+            write_json(path / "config.json", {"run": config})
         return run
 
     def finished_summary(self) -> dict[str, Any] | None:

@@ -43,6 +43,8 @@ class MatBERTConfig(PreTrainedConfig):
     class_names: list[str] | None = None
     """Names of the classes of a classifier; None for regression."""
     tie_word_embeddings: bool = True
+    run: dict[str, Any] | None = None
+    """Resolved configuration of the run that made the weights."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -142,6 +142,7 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
             folder,
             config.seed + number,
             device,
+            to_mapping(config),
             resume,
             label=f"finetune {number + 1}/{config.ensemble}",
         )

@@ -20,6 +20,7 @@ from matfm.models.bundled import MODEL_FILE, resolve_weights
 from matfm.models.inference import predict_properties
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
 from matfm.models.matbert_config import MatBERTConfig
+from matfm.models.saving import save_model
 from matfm.models.strategies import apply_strategy
 
 SCRATCH = "scratch:"
@@ -81,11 +82,13 @@ def train_predictor(
     folder: Path,
     seed: int,
     device: torch.device,
+    record: dict[str, Any],
     resume: bool = False,
     label: str = "finetune",
 ) -> tuple[MatBERTForProperty, dict[str, Any]]:
     """One trained model, saved in `folder`, and what `fit` says of it.
 
+    `record` is the resolved configuration to keep beside the weights.
     With `resume`, a model already saved there is loaded, and an interrupted one is continued.
     """
     if resume and (folder / MODEL_FILE).is_file():
@@ -116,7 +119,7 @@ def train_predictor(
         resume=resume,
         label=label,
     )
-    model.save_pretrained(folder)
+    save_model(model, folder, record)
     remove_checkpoints(folder)
     return model, {**result, "trainable_share": share}
 

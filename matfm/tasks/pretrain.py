@@ -27,6 +27,7 @@ from matfm.models.inference import predict_properties
 from matfm.models.matbert import MatBERTForPretraining
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.pooling import POOLINGS
+from matfm.models.saving import save_model
 from matfm.tasks import cards, data, plots
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import EncodedRows, encode_formulas, parse_number
@@ -153,7 +154,7 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
         resume=resume,
         label="pretrain",
     )
-    model.cpu().save_pretrained(out)
+    save_model(model.cpu(), out, to_mapping(config))
     CompositionTokenizer().save_pretrained(str(out))
     summary = {
         "task": "pretrain",
@@ -168,7 +169,8 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
     }
     directory.write_metrics(result["valid"])
     plots.draw_curves(out)
-    cards.write_pretraining_card(out, config, summary)
+    recipe = load_recipe(config.data.recipe) if config.data.recipe else None
+    cards.write_pretraining_card(out, config, summary, recipe)
     directory.finish(summary)
     remove_checkpoints(out)
     return directory.summary()
