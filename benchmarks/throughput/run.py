@@ -77,11 +77,15 @@ def main() -> None:
         "benchmark": "throughput", "task": f"pretrain {config.name}", "split": "run", "model": config.name,
         "n": measured.tokens, "seconds": round(measured.training_seconds, 2),
     }  # fmt: skip
+    measurements = (
+        ("tokens_per_second", "1/s", measured.tokens / measured.training_seconds),
+        ("matmul_rate", "GFLOP/s", rate / 1e9),
+        ("ratio:model_flops_of_matmul_rate", "", used / rate),
+    )
     entries = [
-        record(device.type, config.seed, **common, metric="tokens_per_second", unit="1/s", value=measured.tokens / measured.training_seconds),
-        record(device.type, config.seed, **common, metric="matmul_rate", unit="GFLOP/s", value=rate / 1e9),
-        record(device.type, config.seed, **common, metric="ratio:model_flops_of_matmul_rate", unit="", value=used / rate),
-    ]  # fmt: skip
+        record(device.type, config.seed, **common, metric=metric, unit=unit, value=value)
+        for metric, unit, value in measurements
+    ]
     append(RESULTS, *entries)
     for entry in entries:
         print(f"{entry['metric']:36} {entry['value']:12.3f} {entry['unit']}")

@@ -172,8 +172,8 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
         "seconds": round(time.perf_counter() - started, 1),
     }
     cards.write_finetuning_card(out, config, summary)
-    directory.finish(summary)
     plots.draw_curves(out)
+    directory.finish(summary)
     return directory.summary()
 
 

@@ -55,6 +55,8 @@ class FitConfig:
     """Largest gradient norm."""
     evaluations: int = 10
     """Evaluations on the validation rows, if there are any; the best weights are kept."""
+    checkpoint_every: int = 200
+    """Steps between resumable checkpoints."""
     optimizer: OptimizerConfig = field(default_factory=_optimizer)
     """Optimizer and schedule."""
 
@@ -104,6 +106,7 @@ def train_predictor(
         clip_norm=config.clip_norm,
         evaluate_every=math.ceil(steps / config.evaluations) if has_valid else 0,
         keep_best=has_valid,
+        checkpoint_every=config.checkpoint_every,
     )
     result = fit(
         model,

