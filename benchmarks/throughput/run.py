@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.results import append, record
 from matfm.core.batching import EpochBatches
+from matfm.core.bundled import WEIGHTS
 from matfm.core.config import from_mapping, load_toml
 from matfm.core.trainer import LoopConfig, fit
-from matfm.models.bundled import WEIGHTS
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.pretrain import PretrainConfig, load_corpus, new_model, pretraining_step
 

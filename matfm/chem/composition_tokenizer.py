@@ -10,6 +10,7 @@ from transformers import BatchEncoding, PreTrainedTokenizer
 
 from matfm.chem.elements import SYMBOLS
 from matfm.chem.formula import parse_formula
+from matfm.core.bundled import bundled_or_same
 
 SPECIAL_TOKENS: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY: dict[str, int] = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *SYMBOLS))}
@@ -51,6 +52,12 @@ class CompositionTokenizer(PreTrainedTokenizer):
         for role, token in zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True):
             kwargs.setdefault(f"{role}_token", token)
         super().__init__(scheme=scheme, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> CompositionTokenizer:
+        """By bundled name, folder or Hub id."""
+        tokenizer: CompositionTokenizer = super().from_pretrained(bundled_or_same(str(name)), *arguments, **options)
+        return tokenizer
 
     @property
     def vocab_size(self) -> int:

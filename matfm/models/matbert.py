@@ -13,6 +13,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.utils import ModelOutput
 
+from matfm.core.bundled import bundled_or_same
 from matfm.core.layout import PackedLayout, PaddedIndex
 from matfm.core.objectives import REGRESSION_LOSSES, class_loss, masked_lm_loss, multi_property_loss
 from matfm.core.transformer import EncoderStack, FeedForward, PreNormBlock, SelfAttention
@@ -31,6 +32,11 @@ class MatBERTPreTrainedModel(PreTrainedModel):
     base_model_prefix = "matbert"
     _no_split_modules = ["PreNormBlock"]
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\."]
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> Any:
+        """By bundled name, folder or Hub id."""
+        return super().from_pretrained(bundled_or_same(str(name)), *arguments, **options)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

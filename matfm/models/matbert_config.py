@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from matfm.core.bundled import bundled_or_same
 from matfm.core.objectives import REGRESSION_LOSSES
 from matfm.errors import MatfmError
 from matfm.models.pooling import POOLINGS
@@ -52,6 +53,11 @@ class MatBERTConfig(PreTrainedConfig):
             raise MatfmError(f"model.pooling is {self.pooling!r}; choose one of {', '.join(POOLINGS)}")
         if self.property_loss not in REGRESSION_LOSSES:
             raise MatfmError(f"model.loss is {self.property_loss!r}; choose one of {', '.join(REGRESSION_LOSSES)}")
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> MatBERTConfig:
+        """By bundled name, folder or Hub id."""
+        return super().from_pretrained(bundled_or_same(str(name)), *arguments, **options)
 
     @classmethod
     def of_size(cls, size: str, **overrides: Any) -> MatBERTConfig:

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from matfm.core.bundled import MODEL_FILE
 from matfm.core.files import readable_os_errors
-from matfm.models.bundled import MODEL_FILE
 
 
 def save_model(model: Any, folder: Path, run: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.files import atomic_path
-from matfm.models.bundled import MODEL_FILE, resolve_weights
 
 _COMPANIONS = ("config.json", "tokenizer_config.json", "vocab.json", "card.md", "metrics.json")
 

@@ -13,10 +13,10 @@ from torch import nn
 
 from matfm.chem.units import Property
 from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
+from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.optim import OptimizerConfig
 from matfm.core.trainer import Evaluation, LoopConfig, StepOutput, fit, remove_checkpoints
 from matfm.errors import MatfmError
-from matfm.models.bundled import MODEL_FILE, resolve_weights
 from matfm.models.inference import predict_properties
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
 from matfm.models.matbert_config import MatBERTConfig

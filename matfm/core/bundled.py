@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matfm.errors import MatfmError
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
 MODEL_FILE = "model.safetensors"
 
 
@@ -15,14 +15,19 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{MODEL_FILE}"))
 
 
+def bundled_or_same(name: str) -> str:
+    """Folder of bundled weights of that name, else `name` unchanged (a folder or a Hub id)."""
+    return str(WEIGHTS / name) if (WEIGHTS / name / MODEL_FILE).is_file() else name
+
+
 def resolve_weights(name: str) -> str:
     """Folder of bundled weights, an existing folder as it is, or `name` unchanged if it may be a Hub id.
 
     Raises:
         MatfmError: a folder without weights, or a name that is none of the three.
     """
-    if (WEIGHTS / name / MODEL_FILE).is_file():
-        return str(WEIGHTS / name)
+    if (found := bundled_or_same(name)) != name:
+        return found
     folder = Path(name)
     if folder.is_dir():
         if not (folder / MODEL_FILE).is_file():

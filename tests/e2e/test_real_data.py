@@ -1,0 +1,68 @@
+"""The shipped recipes on the real files, and the shipped weights on real formulas."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pymatgen.core import Composition
+from sklearn.model_selection import KFold
+
+from matfm import CompositionTokenizer, MatBERTForMaskedLM, MatBERTForProperty, parse_formula
+from matfm.core.bundled import WEIGHTS
+from matfm.tasks.data import BuildConfig, run
+from matfm.tasks.tables import read_table
+
+pytestmark = pytest.mark.network
+
+
+def test_matbench_expt_gap_has_the_official_rows_and_folds(tmp_path):
+    summary = run(BuildConfig("matbench_expt_gap", str(tmp_path)))
+    table = pq.read_table(summary["table"]).to_pandas()
+    assert (len(table), summary["rejected_values"]) == (4604, 0)
+    assert (table["band_gap"] == 0).mean() == pytest.approx(0.53, abs=0.01)
+    for fold, (_, test) in enumerate(KFold(5, shuffle=True, random_state=18012019).split(table)):
+        assert (np.flatnonzero(table[f"fold_{fold}"] == "test") == test).all()
+    for formula in table["formula"]:
+        ours, theirs = parse_formula(formula).fractions, Composition(formula).fractional_composition
+        assert ours == pytest.approx(dict(theirs.get_el_amt_dict())), formula
+
+
+def test_oqmd_is_joined_and_its_dirty_values_are_listed(tmp_path):
+    summary = run(BuildConfig("oqmd", str(tmp_path), offline=False))
+    table = pq.read_table(summary["table"])
+    assert table.num_rows == 341_700
+    missing = {
+        name: table[name].null_count
+        for name in ("formation_enthalpy", "band_gap", "energy_per_atom", "volume_per_atom")
+    }
+    assert missing == {"formation_enthalpy": 86, "band_gap": 92, "energy_per_atom": 8, "volume_per_atom": 0}
+    rejects = read_table(str(tmp_path / "rejects.csv")).columns
+    assert len(rejects["row"]) == 94
+    assert {reason.partition(":")[0] for reason in rejects["reason"]} == {
+        "outside the physical range -5 to 5 eV/atom", "outside the physical range -20 to 20 eV/atom",
+    }  # fmt: skip
+
+
+def test_shipped_weights_know_some_chemistry():
+    tokenizer, model = (
+        CompositionTokenizer.from_pretrained("matbert-small"),
+        MatBERTForProperty.from_pretrained("matbert-small"),
+    )
+    batch = tokenizer(["NaCl", "MgO", "Fe", "Cu3Au"], padding=True, return_tensors="pt")
+    enthalpy, gap, _, volume = model.eval()(**batch).logits.T
+    assert enthalpy[0] < -1.5
+    assert enthalpy[1] < -2.5
+    assert gap[:2].min() > 3
+    assert gap[2:].max() < 0.3
+    assert 8 < volume[2] < 14
+    masked = tokenizer("NaCl", return_tensors="pt")
+    masked["input_ids"][0, 2] = tokenizer.mask_token_id
+    likely = MatBERTForMaskedLM.from_pretrained("matbert-small").eval()(**masked).logits[0, 2].topk(20).indices
+    assert {"F", "Cl", "Br", "I"} & set(tokenizer.convert_ids_to_tokens(likely.tolist()))
+
+
+def test_shipped_weights_are_small_and_documented():
+    for folder in WEIGHTS.glob("*/"):
+        assert (folder / "model.safetensors").stat().st_size <= 10_000_000
+        card = (folder / "card.md").read_text("utf-8")
+        for needed in ("Licence", "Command", "Seed", "minutes", "Held-out"):
+            assert needed in card, (folder.name, needed)
