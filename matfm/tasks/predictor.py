@@ -28,7 +28,7 @@ SCRATCH = "scratch:"
 
 
 def _optimizer() -> OptimizerConfig:
-    return OptimizerConfig(learning_rate=1e-3, layer_decay=0.75, warmup=0.1)
+    return OptimizerConfig(learning_rate=5e-4, layer_decay=0.75, warmup=0.1)
 
 
 @dataclass(frozen=True)
