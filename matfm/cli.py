@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from matfm.errors import MatfmError
+from matfm.errors import MatfmError, RunError
 
 app = typer.Typer(
     help="Foundation models for materials and molecules.",
@@ -74,7 +74,9 @@ def quickstart(
     """Fine-tune the bundled encoder on real band gaps and compare with the literature (minutes on 2 cores)."""
     from matfm.tasks import quickstart as task
 
-    _finish(task.run(task.QuickstartConfig(str(out), device.value, cache, offline), resume))
+    summary = task.run(task.QuickstartConfig(str(out), device.value, cache, offline), resume)
+    typer.echo(task.comparison(summary))
+    _finish(summary)
 
 
 @app.command()
@@ -194,9 +196,11 @@ def _guarded(call: Callable[..., Any]) -> int:
             raise
         typer.echo(f"matfm: {error}", err=True)
         return error.exit_code
-    except KeyboardInterrupt:
-        typer.echo("matfm: interrupted; a training run continues with --resume", err=True)
-        return 1
+    except OSError as error:
+        if debug:
+            raise
+        typer.echo(f"matfm: {error}", err=True)
+        return RunError.exit_code
     return 0
 
 

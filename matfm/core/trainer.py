@@ -114,21 +114,26 @@ def fit(
     newest intact checkpoint there and reaches the same weights as an uninterrupted run.
 
     Raises:
-        RunError: the loss or gradient is not finite; the message names step, rows and learning rate.
+        RunError: the loss or gradient is not finite (the message names step, rows and learning rate),
+            or the user interrupted.
     """
     torch.manual_seed(seed)
     run = _Run(model, step_function, batches, optimizer_config, loop, folder, seed, device, evaluate, layers_from_top)
     run.start(resume)
     started = time.perf_counter()
     bar = tqdm(total=loop.steps, initial=run.progress.step, desc=label, unit="step", disable=None, leave=False)
-    with bar:
-        while run.progress.step < loop.steps:
-            run.one_step()
-            bar.update()
-            if run.evaluation_due() and run.evaluate_now(bar):
-                break
-            if run.progress.step % loop.checkpoint_every == 0:
-                run.save()
+    try:
+        with bar:
+            while run.progress.step < loop.steps:
+                run.one_step()
+                bar.update()
+                if run.evaluation_due() and run.evaluate_now(bar):
+                    break
+                if run.progress.step % loop.checkpoint_every == 0:
+                    run.save()
+    except KeyboardInterrupt as error:
+        # No checkpoint is written here: the interrupt may have come in the middle of an update.
+        raise RunError(f"interrupted after step {run.progress.step} of {loop.steps}; go on with --resume") from error
     return run.finish(time.perf_counter() - started)
 
 

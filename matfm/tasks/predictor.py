@@ -13,14 +13,14 @@ from torch import nn
 
 from matfm.chem.units import Property
 from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
-from matfm.core.bundled import MODEL_FILE, resolve_weights
+from matfm.core.bundled import MODEL_FILE
 from matfm.core.optim import OptimizerConfig
 from matfm.core.trainer import Evaluation, LoopConfig, StepOutput, fit, remove_checkpoints
 from matfm.errors import MatfmError
 from matfm.models.inference import predict_properties
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
 from matfm.models.matbert_config import MatBERTConfig
-from matfm.models.saving import save_model
+from matfm.models.saving import load_model, save_model
 from matfm.models.strategies import apply_strategy
 
 SCRATCH = "scratch:"
@@ -155,23 +155,20 @@ def new_predictor(config: FitConfig, targets: Targets, train: RaggedTokens) -> M
 
 def load_backbone(name: str, head: dict[str, Any]) -> MatBERTForProperty:
     """Encoder weights by name; the head is new."""
-    path = resolve_weights(name)
-    config = MatBERTConfig.from_pretrained(path)
-    if config.model_type != MatBERTConfig.model_type:
-        raise MatfmError(
-            f"{name} is a {config.model_type} model; this version fine-tunes {MatBERTConfig.model_type} models"
-        )
+    encoder: MatBERTModel = load_model(MatBERTModel, name)
+    config = encoder.config
     for key, value in head.items():
         setattr(config, key, value)
 
     model = MatBERTForProperty(config)
-    model.matbert.load_state_dict(MatBERTModel.from_pretrained(path).state_dict())
+    model.matbert.load_state_dict(encoder.state_dict())
     return model
 
 
 def load_predictor(folder: str | Path) -> MatBERTForProperty:
     """A saved predictor, in evaluation mode."""
-    return MatBERTForProperty.from_pretrained(resolve_weights(str(folder))).eval()
+    model: MatBERTForProperty = load_model(MatBERTForProperty, str(folder))
+    return model
 
 
 def property_step(model: MatBERTForProperty, batch: TokenBatch, _: torch.Generator) -> StepOutput:

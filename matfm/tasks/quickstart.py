@@ -65,6 +65,19 @@ def run(config: QuickstartConfig, resume: bool = False) -> dict[str, Any]:
     return result
 
 
+def comparison(summary: dict[str, Any]) -> str:
+    """The result beside the published ones, best first, for people."""
+    unit = summary["unit"]
+    scores = {
+        f"matfm {summary['backbone']} (this run, {summary['fold']})": summary["mae"],
+        f"training mean (this run, {summary['fold']})": summary["dummy_mae_this_fold"],
+        **{f"{name} (published)": mae for name, mae in summary["published_mae_mean_of_5_folds"].items()},
+    }
+    lines = [f"{mae:8.4f} {unit}  {name}" for name, mae in sorted(scores.items(), key=lambda item: item[1])]
+    heading = f"Mean absolute error on {summary['data']} (published: mean of 5 folds)"
+    return "\n".join([heading, *lines, f"Picture: {summary['picture']}"])
+
+
 def _dummy_error(path: str) -> float:
     """Mean absolute error of predicting the mean of the training rows, on the test rows of the fold."""
     table = read_table(path)
