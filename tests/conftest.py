@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pytest
 
+# Several test processes share the cores: one thread each, or they wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -14,6 +15,11 @@ class Property:
     lower: float | None = None
     upper: float | None = None
     description: str = ""
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Bounds as numbers, infinite where there is none."""
+        return (-math.inf if self.lower is None else self.lower, math.inf if self.upper is None else self.upper)
 
 
 PROPERTIES: dict[str, Property] = {

@@ -15,6 +15,11 @@ class PropertyHead(nn.Module):
     `value = raw * scale + mean`, then clamped into the property's physical bounds outside training.
     """
 
+    mean: Tensor
+    scale: Tensor
+    lower: Tensor
+    upper: Tensor
+
     def __init__(self, width: int, targets: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width)
@@ -30,21 +35,21 @@ class PropertyHead(nn.Module):
 
     def scaled(self, targets_BK: Tensor) -> Tensor:
         """Targets in physical units to raw units."""
-        return (targets_BK - self.mean) / self.scale  # type: ignore[operator]
+        return (targets_BK - self.mean) / self.scale
 
     def physical(self, raw_BK: Tensor) -> Tensor:
         """Raw outputs to physical units, within bounds."""
-        return torch.clamp(raw_BK * self.scale + self.mean, self.lower, self.upper)  # type: ignore[operator, arg-type]
+        return torch.clamp(raw_BK * self.scale + self.mean, self.lower, self.upper)
 
     def set_scaling(self, mean_K: Tensor, scale_K: Tensor) -> None:
         """Fix the scaling from training targets. A constant target gets scale 1."""
-        self.mean.copy_(mean_K)  # type: ignore[operator]
-        self.scale.copy_(torch.where(scale_K > 0, scale_K, torch.ones_like(scale_K)))  # type: ignore[operator]
+        self.mean.copy_(mean_K)
+        self.scale.copy_(torch.where(scale_K > 0, scale_K, torch.ones_like(scale_K)))
 
     def set_bounds(self, lower_K: Tensor, upper_K: Tensor) -> None:
         """Fix physical bounds; infinite where there is none."""
-        self.lower.copy_(lower_K)  # type: ignore[operator]
-        self.upper.copy_(upper_K)  # type: ignore[operator]
+        self.lower.copy_(lower_K)
+        self.upper.copy_(upper_K)
 
 
 class MaskedTokenHead(nn.Module):

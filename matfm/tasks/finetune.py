@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,8 @@ def load_rows(config: FinetuneConfig, table: Chunk) -> LabelledRows:
     known = []
     for name in config.targets:
         metadata = column_metadata(config.table, name)
-        known.append(property_named(metadata.get("property", name), metadata.get("unit")))
+        meant = property_named(metadata.get("property", name), metadata.get("unit"))
+        known.append(replace(meant, name=name))
     parts = _parts(config, kept, [labels[row] for row in rows] if labels else None, column)
     return LabelledRows(tokens, rows, kept, parts, Targets(tuple(known), classes), table.rows, rejects)
 

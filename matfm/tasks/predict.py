@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from matfm.chem.units import property_named
+from matfm.chem.units import Property
 from matfm.errors import MatfmError
 from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks.devices import resolve_device
@@ -92,9 +92,13 @@ def load_members(run_path: str) -> list[MatBERTForProperty]:
 
 
 def targets_of(model: MatBERTForProperty) -> Targets:
-    """Properties and classes, from the model's configuration."""
+    """Properties with their bounds, and classes, as the model knows them."""
     names, units = model.config.property_names or [], model.config.property_units or []
-    known = tuple(property_named(name, unit) for name, unit in zip(names, units, strict=True))
+    head = model.property_head
+    known = tuple(
+        Property(name, unit, float(lower), float(upper))
+        for name, unit, lower, upper in zip(names, units, head.lower, head.upper, strict=False)
+    )
     return Targets(known, tuple(model.config.class_names) if model.config.class_names else None)
 
 
@@ -129,8 +133,7 @@ def _bounds(values: dict[str, np.ndarray], targets: Targets, widths: dict[str, f
     ends = {}
     for known in targets.properties:
         if known.name in widths:
-            low = -math.inf if known.lower is None else known.lower
-            high = math.inf if known.upper is None else known.upper
+            low, high = known.limits
             centre = values[f"predicted_{known.name}"]
             ends[f"predicted_{known.name}_lower"] = np.clip(centre - widths[known.name], low, high)
             ends[f"predicted_{known.name}_upper"] = np.clip(centre + widths[known.name], low, high)

@@ -145,11 +145,7 @@ def new_predictor(config: FitConfig, targets: Targets, train: RaggedTokens) -> M
         targets_RK = train.targets_RK.astype(np.float64)
         scale_K = torch.from_numpy(np.nanstd(targets_RK, axis=0)).float()
         model.property_head.set_scaling(torch.from_numpy(np.nanmean(targets_RK, axis=0)).float(), scale_K)
-        lower, upper = zip(*((p.lower, p.upper) for p in targets.properties), strict=True)
-        model.property_head.set_bounds(
-            torch.tensor([-math.inf if bound is None else bound for bound in lower]),
-            torch.tensor([math.inf if bound is None else bound for bound in upper]),
-        )
+        model.property_head.set_bounds(*torch.tensor([p.limits for p in targets.properties]).T)
     return model
 
 

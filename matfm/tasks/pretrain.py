@@ -210,11 +210,8 @@ def new_model(config: PretrainConfig, corpus: Corpus) -> MatBERTForPretraining:
     model = MatBERTForPretraining(architecture)
     targets_RK = torch.from_numpy(corpus.train.targets_RK)
     model.property_head.set_scaling(targets_RK.nanmean(dim=0), torch.from_numpy(np.nanstd(targets_RK.numpy(), axis=0)))
-    known = [property_named(target) for target in config.data.targets]
-    model.property_head.set_bounds(
-        torch.tensor([-math.inf if p.lower is None else p.lower for p in known]),
-        torch.tensor([math.inf if p.upper is None else p.upper for p in known]),
-    )
+    limits = torch.tensor([property_named(target).limits for target in config.data.targets])
+    model.property_head.set_bounds(*limits.T)
     return model
 
 
