@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any
 
 from matfm.chem.smiles import parse_smiles
 from matfm.errors import MatfmError
@@ -52,9 +53,12 @@ def smiles_to_selfies(smiles: str, constraints: Mapping[str, int] = CONSTRAINTS)
     import selfies
     from selfies.exceptions import SMILESParserError
 
-    text = parse_smiles(smiles).text
+    parsed = parse_smiles(smiles)
+    text = parsed.text
     if "*" in text:
         raise MatfmError(text, text.index("*"), "SELFIES has no wildcard")
+    if ":" in text and _has_lone_aromatic_bond(parsed.molecule):
+        raise MatfmError(text, text.index(":"), "SELFIES has no aromatic bond between atoms that are not aromatic")
     with _constrained(constraints):
         try:
             return str(selfies.encoder(text, strict=True))
@@ -94,6 +98,14 @@ def selfies_to_smiles(text: str, constraints: Mapping[str, int] = CONSTRAINTS) -
     if not smiles:
         raise MatfmError(text, 0, "the SELFIES decodes to no atom")
     return smiles
+
+
+def _has_lone_aromatic_bond(molecule: Any) -> bool:
+    """Whether an atom that is not aromatic has an aromatic bond; selfies fails on it or makes it a double bond."""
+    from rdkit.Chem import BondType
+
+    bonds = (bond for bond in molecule.GetBonds() if bond.GetBondType() == BondType.AROMATIC)
+    return any(not (bond.GetBeginAtom().GetIsAromatic() and bond.GetEndAtom().GetIsAromatic()) for bond in bonds)
 
 
 def _check_symbols(text: str) -> list[str]:

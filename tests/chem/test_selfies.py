@@ -14,7 +14,15 @@ TRICKY = json.loads((Path(__file__).parents[1] / "data" / "tricky.json").read_te
 ACCEPTED = [entry for entry in TRICKY["selfies"] if entry["expected"] == "accept"]
 REJECTED = [entry for entry in TRICKY["selfies"] if entry["expected"] != "accept"]
 ROUND_TRIPS = [entry for entry in TRICKY["smiles"] if entry.get("selfies_roundtrip_same")]
-NOT_EXPRESSIBLE = ["N->[Pt](Cl)(Cl)<-N", "*CC*", "[Co@OH12](Cl)(F)(Br)(I)(N)O", "[Mo]$[Mo]", "C~C"]
+NOT_EXPRESSIBLE = [
+    "N->[Pt](Cl)(Cl)<-N",
+    "*CC*",
+    "[Co@OH12](Cl)(F)(Br)(I)(N)O",
+    "[Mo]$[Mo]",
+    "C~C",
+    "C:C",
+    "[Fe]:[P@H+]N",
+]
 
 
 @pytest.mark.parametrize("entry", ACCEPTED, ids=lambda entry: entry["category"])
@@ -44,6 +52,10 @@ def test_what_selfies_cannot_express_is_an_error(smiles):
     assert parse_smiles(smiles)
     with pytest.raises(MatfmError):
         smiles_to_selfies(smiles)
+
+
+def test_aromatic_bonds_may_be_written():
+    assert parse_smiles(selfies_to_smiles(smiles_to_selfies("c1:c:c:c:c:c:1"))).canonical == "c1ccccc1"
 
 
 def test_what_rdkit_rejects_is_not_converted():
