@@ -15,6 +15,10 @@ from matfm.registration import register_when_imported
 if TYPE_CHECKING:
     from matfm.chem.composition_tokenizer import CompositionTokenizer
     from matfm.chem.formula import Formula, parse_formula
+    from matfm.chem.selfies import selfies_to_smiles, smiles_to_selfies
+    from matfm.chem.selfies_tokenizer import SelfiesTokenizer
+    from matfm.chem.smiles import Smiles, parse_smiles
+    from matfm.chem.smiles_tokenizer import SmilesTokenizer
     from matfm.estimators import PropertyClassifier, PropertyRegressor
     from matfm.models.matbert import MatBERTForMaskedLM, MatBERTForProperty, MatBERTModel
     from matfm.models.matbert_config import MatBERTConfig
@@ -25,6 +29,12 @@ _HOMES = {
     "CompositionTokenizer": "matfm.chem.composition_tokenizer",
     "Formula": "matfm.chem.formula",
     "parse_formula": "matfm.chem.formula",
+    "SelfiesTokenizer": "matfm.chem.selfies_tokenizer",
+    "selfies_to_smiles": "matfm.chem.selfies",
+    "smiles_to_selfies": "matfm.chem.selfies",
+    "Smiles": "matfm.chem.smiles",
+    "parse_smiles": "matfm.chem.smiles",
+    "SmilesTokenizer": "matfm.chem.smiles_tokenizer",
     "MatBERTConfig": "matfm.models.matbert_config",
     "MatBERTModel": "matfm.models.matbert",
     "MatBERTForMaskedLM": "matfm.models.matbert",
@@ -43,7 +53,13 @@ __all__ = [
     "MatfmError",
     "PropertyClassifier",
     "PropertyRegressor",
+    "SelfiesTokenizer",
+    "Smiles",
+    "SmilesTokenizer",
     "parse_formula",
+    "parse_smiles",
+    "selfies_to_smiles",
+    "smiles_to_selfies",
 ]
 
 

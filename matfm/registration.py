@@ -33,9 +33,13 @@ def _register_tokenizers() -> None:
     from transformers import AutoTokenizer
 
     from matfm.chem.composition_tokenizer import CompositionTokenizer
+    from matfm.chem.selfies_tokenizer import SelfiesTokenizer
+    from matfm.chem.smiles_tokenizer import SmilesTokenizer
     from matfm.models.matbert_config import MatBERTConfig
 
-    AutoTokenizer.register(MatBERTConfig, CompositionTokenizer, exist_ok=True)
+    # Each becomes known by its name; the last one is what a folder without tokenizer_config.json gets.
+    for tokenizer in (SmilesTokenizer, SelfiesTokenizer, CompositionTokenizer):
+        AutoTokenizer.register(MatBERTConfig, tokenizer, exist_ok=True)
 
 
 def _register_models() -> None:
