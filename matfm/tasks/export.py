@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.files import atomic_path
 
-_COMPANIONS = ("config.json", "tokenizer_config.json", "vocab.json", "card.md", "metrics.json")
+_ROUNDED = "\nThe shipped matrices are rounded to float16; the errors above were measured before rounding.\n"
+_COMPANIONS = ("config.json", "tokenizer_config.json", "vocab.json", "card.md", "metrics.json", "curves.png")
 
 
 def export_half(run: Path, folder: Path) -> int:
@@ -30,4 +31,6 @@ def export_half(run: Path, folder: Path) -> int:
     for name in _COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+    with (folder / "card.md").open("a", encoding="utf-8") as card:
+        card.write(_ROUNDED)
     return (folder / MODEL_FILE).stat().st_size
