@@ -31,7 +31,7 @@ def outcome(function, text):
         return error
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(selfies_texts)
 def test_random_selfies_decode_to_valid_molecules(text):
     assert not tokenizer(SelfiesTokenizer).count_unknown([text])
@@ -42,7 +42,7 @@ def test_random_selfies_decode_to_valid_molecules(text):
         assert parse_smiles(smiles).molecule.GetNumAtoms()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(selfies_texts)
 def test_a_valid_molecule_goes_through_selfies_and_back(text):
     smiles = outcome(selfies_to_smiles, text)
@@ -52,14 +52,13 @@ def test_a_valid_molecule_goes_through_selfies_and_back(text):
         assert again.molecule.GetNumAtoms() == parse_smiles(smiles).molecule.GetNumAtoms()
 
 
-@settings(deadline=None)
 @given(texts)
 def test_splitting_loses_nothing(text):
     assert "".join(split_smiles(text)) == text
     assert "".join(split_selfies(text)) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts, st.sampled_from([parse_smiles, smiles_to_selfies, selfies_to_smiles]))
 def test_any_text_gives_a_value_or_a_matfm_error(text, function):
     before = reference.get_semantic_constraints()
@@ -73,7 +72,6 @@ def test_any_text_gives_a_value_or_a_matfm_error(text, function):
     assert reference.get_semantic_constraints() == before
 
 
-@settings(deadline=None)
 @given(texts.filter(lambda text: text.isascii()), st.sampled_from([SmilesTokenizer, SelfiesTokenizer]))
 def test_tokens_give_the_text_back_unless_one_is_unknown(text, kind):
     ids = tokenizer(kind)(text)["input_ids"]
