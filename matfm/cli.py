@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=True,
 )
-data_app = typer.Typer(help="Data recipes: list, show, build.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(help="Data recipes, vocabularies and token files.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 
@@ -29,6 +29,14 @@ class Task(str, Enum):
 
     regression = "regression"
     classification = "classification"
+
+
+class Kind(str, Enum):
+    """What an input column holds."""
+
+    composition = "composition"
+    smiles = "smiles"
+    selfies = "selfies"
 
 
 class OnBad(str, Enum):
@@ -50,7 +58,7 @@ class Device(str, Enum):
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Settings = Annotated[list[str], typer.Option("--set", help="key=value over the configuration; repeat for more.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")]
-Input = Annotated[str, typer.Option("--input", help="Column with the formula.")]
+Input = Annotated[str, typer.Option("--input", help="Column with the formulas, SMILES or SELFIES.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 Cache = Annotated[str | None, typer.Option("--cache", help="Folder of fetched files [default: the user's cache].")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only files that are in the cache.")]
@@ -180,6 +188,45 @@ def data_build(name: str, out: Out, cache: Cache = None, offline: Offline = Fals
     from matfm.tasks import data as task
 
     _finish(task.run(task.BuildConfig(name, str(out), cache, offline)))
+
+
+@data_app.command("encode")
+def data_encode(
+    table: str,
+    input_column: Input,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the token file.")],
+    kind: Annotated[Kind, typer.Option("--kind", help="What the input column holds.")] = Kind.composition,
+    vocabulary: Annotated[
+        str | None, typer.Option("--vocab", help="Vocabulary file [default: the shipped one].")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option("--max-length", help="Cut longer strings, and count them.")] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes; 0 for one per core.")] = 0,
+    on_bad: Annotated[OnBad, typer.Option("--on-bad", help="Cells that cannot be read.")] = OnBad.skip,
+) -> None:
+    """Encode a column of TABLE, of any size, into a token file (uint16, read through a memory map)."""
+    from matfm.tasks import corpus as task
+
+    config = task.EncodeConfig(table, input_column, str(out), kind.value, vocabulary, max_length, workers, on_bad.value)
+    _finish(task.encode(config))
+
+
+@data_app.command("vocab")
+def data_vocab(
+    table: str,
+    input_column: Input,
+    out: Annotated[Path, typer.Option("--out", help="Vocabulary file (.json) to write.")],
+    kind: Annotated[Kind, typer.Option("--kind", help="smiles or selfies.")] = Kind.smiles,
+    min_count: Annotated[int, typer.Option("--min-count", help="Occurrences a token needs.")] = 1,
+    max_size: Annotated[int | None, typer.Option("--max-size", help="Most tokens; rare ones go first.")] = None,
+    only_corpus: Annotated[
+        bool, typer.Option("--only-corpus", help="Leave out what the shipped one always has.")
+    ] = False,
+) -> None:
+    """Build the fixed vocabulary of a column of SMILES or SELFIES."""
+    from matfm.tasks import corpus as task
+
+    config = task.VocabConfig(table, input_column, str(out), kind.value, min_count, max_size, not only_corpus)
+    _finish(task.vocab(config))
 
 
 def main() -> None:

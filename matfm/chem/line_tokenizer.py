@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from matfm.chem.vocabulary import SPECIAL_TOKENS, Coverage, load_vocabulary, measure_coverage
+from matfm.chem.line_encoder import LineEncoder
+from matfm.chem.notations import LineNotation
+from matfm.chem.vocabulary import SPECIAL_TOKENS, Coverage, load_vocabulary, measure_coverage, token_ids
+from matfm.errors import MatfmError
 
 _ROLES = {
     "pad": "[PAD]",
@@ -33,15 +37,13 @@ class LineNotationTokenizer(PreTrainedTokenizerFast):
     vocab_files_names = {"tokenizer_file": "tokenizer.json"}
     model_input_names = ["input_ids", "attention_mask"]
 
-    notation: ClassVar[str]
-    """Name of the shipped vocabulary."""
-    split_pattern: ClassVar[str]
-    """One token, for Python's `re` and for Oniguruma alike."""
+    notation: ClassVar[LineNotation]
+    """How text is cut; its name is that of the shipped vocabulary."""
 
     def __init__(self, vocabulary: Sequence[str] | None = None, **kwargs: Any) -> None:
         if not kwargs.keys() & {"tokenizer_file", "tokenizer_object"}:
-            tokens = load_vocabulary(self.notation) if vocabulary is None else vocabulary
-            kwargs["tokenizer_object"] = _pipeline(tokens, self.split_pattern)
+            tokens = load_vocabulary(self.notation.name) if vocabulary is None else vocabulary
+            kwargs["tokenizer_object"] = _pipeline(tokens, self.notation.pattern)
         for role, token in _ROLES.items():
             kwargs.setdefault(f"{role}_token", token)
         kwargs.setdefault("clean_up_tokenization_spaces", False)
@@ -50,7 +52,24 @@ class LineNotationTokenizer(PreTrainedTokenizerFast):
     @classmethod
     def split(cls, text: str) -> list[str]:
         """Tokens of a text, unknown ones as they are written: the plain twin of the pipeline."""
-        return re.findall(cls.split_pattern, text)
+        return cls.notation.split(text)
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many strings in one array, for corpora: equal to a call on each, about ten times as fast as `split`.
+
+        Returns:
+            Ids (N,) uint16 with [CLS] and [SEP] around every string, and where each starts, (R + 1,) int64.
+
+        Raises:
+            MatfmError: tokens were added to the pipeline, or there are more than 65,536.
+        """
+        if len(self.get_added_vocab()) > len(SPECIAL_TOKENS):
+            raise MatfmError("tokens were added to this tokenizer; build one with these tokens in its vocabulary")
+        return self._encoder.encode(texts)
+
+    @cached_property
+    def _encoder(self) -> LineEncoder:
+        return self.notation.encoder(self.get_vocab())
 
     def coverage(self, texts: Iterable[str], max_length: int | None = None) -> Coverage:
         """Unknown tokens and lengths of `texts`; `max_length` counts [CLS] and [SEP], as in a call."""
@@ -62,7 +81,7 @@ class LineNotationTokenizer(PreTrainedTokenizerFast):
 
 
 def _pipeline(tokens: Sequence[str], pattern: str) -> Tokenizer:
-    ids = {token: index for index, token in enumerate(dict.fromkeys((*SPECIAL_TOKENS, *tokens)))}
+    ids = token_ids(tokens)
     pipeline = Tokenizer(models.WordLevel(vocab=ids, unk_token="[UNK]"))  # noqa: S106  (a token of text)
     pipeline.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     pipeline.decoder = decoders.Fuse()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from matfm.chem.line_tokenizer import LineNotationTokenizer
-from matfm.chem.selfies import CONSTRAINTS, SPLIT_PATTERN
+from matfm.chem.notations import SELFIES
+from matfm.chem.selfies import CONSTRAINTS
 
 _INDEX = (
     "[C] [Ring1] [Ring2] [Branch1] [=Branch1] [#Branch1] [Branch2] [=Branch2] [#Branch2] [O] [N] [=N] [=C] [#C] [S] [P]"
@@ -61,5 +62,4 @@ class SelfiesTokenizer(LineNotationTokenizer):
     `matfm.selfies_to_smiles`, to a molecule that RDKit accepts. It never grows; a symbol outside is [UNK].
     """
 
-    notation = "selfies"
-    split_pattern = SPLIT_PATTERN
+    notation = SELFIES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from matfm.chem.line_tokenizer import LineNotationTokenizer
-from matfm.chem.smiles import SPLIT_PATTERN
+from matfm.chem.notations import SMILES
 
 _BONDS_AND_BRANCHES = ("-", "=", "#", "$", ":", "~", "/", "\\", "->", "<-", "(", ")", ".")
 _ATOMS = ("C", "N", "O", "S", "P", "F", "Cl", "Br", "I", "B", "*", "c", "n", "o", "s", "p", "b")
@@ -68,5 +68,4 @@ class SmilesTokenizer(LineNotationTokenizer):
     skip_special_tokens=True)` gives the string back exactly when none was unknown.
     """
 
-    notation = "smiles"
-    split_pattern = SPLIT_PATTERN
+    notation = SMILES

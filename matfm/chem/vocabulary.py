@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matfm.core.files import write_text
 from matfm.errors import MatfmError
 
 SPECIAL_TOKENS: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """Ids 0 to 4. Generation starts at [CLS] and ends at [SEP]."""
+
+SHIPPED: tuple[str, ...] = ("smiles", "selfies")
+"""Names of the vocabularies in the package."""
 
 _FOLDER = Path(__file__).parent / "vocabularies"
 _FORMAT = 1
@@ -86,13 +90,30 @@ def measure_coverage(
 def save_vocabulary(path: Path, tokens: Sequence[str], sources: Sequence[str]) -> None:
     """Write a vocabulary and the names of the data it was built from."""
     content = {"format": _FORMAT, "sources": list(sources), "tokens": list(tokens)}
-    path.write_text(json.dumps(content, indent=0, ensure_ascii=False) + "\n", "utf-8")
+    write_text(path, json.dumps(content, indent=0, ensure_ascii=False) + "\n")
 
 
 def load_vocabulary(source: str | Path) -> list[str]:
-    """Tokens of a vocabulary file (or of a shipped one: `smiles`, `selfies`), without special tokens."""
-    path = _FOLDER / f"{source}.json" if source in {"smiles", "selfies"} else Path(source)
-    content = json.loads(path.read_text("utf-8"))
-    if content.get("format") != _FORMAT:
-        raise MatfmError(f"{path}: format {content.get('format')!r} is not {_FORMAT}")
-    return list(content["tokens"])
+    """Tokens of a vocabulary file (or of a shipped one: `smiles`, `selfies`), without special tokens.
+
+    Raises:
+        MatfmError: there is no such file, or it is no vocabulary.
+    """
+    path = _FOLDER / f"{source}.json" if source in SHIPPED else Path(source)
+    if not path.is_file():
+        raise MatfmError(
+            f"{path} is not a file; give a vocabulary written by matfm data vocab, or {' or '.join(SHIPPED)}"
+        )
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        found, tokens = content["format"], [str(token) for token in content["tokens"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MatfmError(f"{path} is not a vocabulary ({error}); write one with matfm data vocab") from error
+    if found != _FORMAT:
+        raise MatfmError(f"{path}: format {found!r} is not {_FORMAT}; write it again with matfm data vocab")
+    return tokens
+
+
+def token_ids(tokens: Iterable[str]) -> dict[str, int]:
+    """Token to id: the special tokens first, then those of a vocabulary."""
+    return {token: index for index, token in enumerate(dict.fromkeys((*SPECIAL_TOKENS, *tokens)))}

@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +51,20 @@ class Reject:
     reason: str
 
 
-def write_rejects(path: Path, rejects: list[Reject]) -> None:
-    """`rejects.csv`: row (from 0), column, value, reason."""
+@contextmanager
+def reject_writer(path: Path) -> Iterator[Callable[[Reject], object]]:
+    """Yield a function that adds a line to `rejects.csv`: row (from 0), column, value, reason."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["row", "column", "value", "reason"])
-        writer.writerows((r.row, r.column, r.value, r.reason) for r in rejects)
+        yield lambda reject: writer.writerow((reject.row, reject.column, reject.value, reject.reason))
+
+
+def write_rejects(path: Path, rejects: list[Reject]) -> None:
+    """`rejects.csv` of a list."""
+    with reject_writer(path) as write:
+        for reject in rejects:
+            write(reject)
 
 
 def run(config: BuildConfig) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_roles_of_special_tokens(kind):
     tokenizer = kind()
     assert tokenizer.convert_ids_to_tokens(range(5)) == list(SPECIAL_TOKENS)
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("[CLS]", "[SEP]")
-    assert len(tokenizer) == tokenizer.vocab_size == len(load_vocabulary(kind.notation)) + len(SPECIAL_TOKENS)
+    assert len(tokenizer) == tokenizer.vocab_size == len(load_vocabulary(kind.notation.name)) + len(SPECIAL_TOKENS)
 
 
 @pytest.mark.parametrize("kind", [SmilesTokenizer, SelfiesTokenizer])

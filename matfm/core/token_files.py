@@ -1,0 +1,114 @@
+"""Token files: corpora of any size on disk, read through a memory map.
+
+A token file is a folder with flat little-endian arrays: `ids.bin` (uint16, N), `offsets.bin` (int64, R + 1, where each
+sequence starts), `rows.bin` (int64, R, its row in the table it came from), `amounts.bin` (float32, N, only for
+tokens with a real-valued channel) and `meta.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from matfm.core.batching import RaggedTokens
+from matfm.core.files import readable_os_errors, write_json
+from matfm.errors import MatfmError
+
+# N tokens, R sequences
+
+FORMAT = 1
+_TYPES = {"ids": "<u2", "offsets": "<i8", "rows": "<i8", "amounts": "<f4"}
+_META = "meta.json"
+
+
+class TokenWriter:
+    """Appends sequences to the arrays of a token file; memory does not grow with their number.
+
+    `folder` is where the arrays are written meanwhile: other files put there appear together with them.
+    """
+
+    def __init__(self, folder: Path, files: Mapping[str, IO[bytes]]) -> None:
+        self.folder = folder
+        self.files = files
+        self.tokens = 0
+        self.sequences = 0
+        self._append("offsets", np.zeros(1))
+
+    def append(self, tokens: RaggedTokens, rows_R: np.ndarray) -> None:
+        """Add sequences. `rows_R` are their rows in the table."""
+        self._append("ids", tokens.ids_N)
+        self._append("offsets", tokens.offsets[1:] + self.tokens)
+        self._append("rows", rows_R)
+        if "amounts" in self.files:
+            self._append("amounts", tokens.amounts_N)
+        self.tokens += len(tokens.ids_N)
+        self.sequences += len(tokens)
+
+    def _append(self, name: str, values: np.ndarray) -> None:
+        self.files[name].write(np.ascontiguousarray(values, _TYPES[name]).data)
+
+
+@contextmanager
+def token_writer(folder: Path, amounts: bool, meta: dict[str, Any]) -> Iterator[TokenWriter]:
+    """Yield a writer; the folder appears when all is written. `meta` may be filled until then.
+
+    Raises:
+        MatfmError: the folder exists already.
+    """
+    if folder.exists():
+        raise MatfmError(f"{folder} exists already; choose another --out or remove it")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    names = [name for name in _TYPES if amounts or name != "amounts"]
+    try:
+        with readable_os_errors(folder):
+            temporary.mkdir(parents=True)
+            with ExitStack() as stack:
+                files = {name: stack.enter_context((temporary / f"{name}.bin").open("wb")) for name in names}
+                writer = TokenWriter(temporary, files)
+                yield writer
+                for file in files.values():
+                    file.flush()
+                    os.fsync(file.fileno())
+            counts = {"sequences": writer.sequences, "tokens": writer.tokens, "amounts": amounts}
+            write_json(temporary / _META, {"format": FORMAT, **counts, **meta})
+            temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_tokens(folder: Path) -> tuple[RaggedTokens, np.ndarray, dict[str, Any]]:
+    """The sequences, their rows in the table, and what `meta.json` says. Nothing is read until it is used.
+
+    Raises:
+        MatfmError: there is no token file, it is of another format, or a part is truncated.
+    """
+    path = folder / _META
+    if not path.is_file():
+        raise MatfmError(f"{folder} is not a token file (it has no {_META}); write one with matfm data encode")
+    meta = json.loads(path.read_text("utf-8"))
+    if meta.get("format") != FORMAT:
+        raise MatfmError(f"{path}: format {meta.get('format')!r} is not {FORMAT}; encode the table again")
+    sizes = {"ids": meta["tokens"], "offsets": meta["sequences"] + 1, "rows": meta["sequences"]}
+    ids_N, offsets, rows_R = (_mapped(folder, name, size) for name, size in sizes.items())
+    amounts_N = _mapped(folder, "amounts", meta["tokens"]) if meta["amounts"] else no_amounts(meta["tokens"])
+    return RaggedTokens(ids_N, amounts_N, offsets, np.zeros((len(rows_R), 0), np.float32)), rows_R, meta
+
+
+def no_amounts(tokens: int) -> np.ndarray:
+    """The channel of tokens without amounts: zeros (N,) that take no memory."""
+    return np.broadcast_to(np.zeros((), np.float32), tokens)
+
+
+def _mapped(folder: Path, name: str, size: int) -> np.ndarray:
+    path, kind = folder / f"{name}.bin", np.dtype(_TYPES[name])
+    found = path.stat().st_size if path.is_file() else 0
+    if found != size * kind.itemsize:
+        raise MatfmError(f"{path} has {found} bytes but {size * kind.itemsize} were written; encode the table again")
+    return np.memmap(path, kind, "r") if size else np.zeros(0, kind)

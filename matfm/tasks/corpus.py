@@ -1,0 +1,189 @@
+"""`matfm data encode` and `matfm data vocab`: tables of any size to token files and vocabularies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from matfm.chem.notations import NOTATIONS
+from matfm.chem.vocabulary import SPECIAL_TOKENS, build_vocabulary, load_vocabulary, save_vocabulary, token_ids
+from matfm.core.files import sha256_of
+from matfm.core.token_files import token_writer
+from matfm.errors import MatfmError
+from matfm.tasks.data import Reject, reject_writer
+from matfm.tasks.encoding import EncodedRows, encode_formulas
+from matfm.tasks.line_encoding import TokenCounts, encode_lines
+from matfm.tasks.parallel import available_cores, map_in_order
+from matfm.tasks.tables import Chunk, iterate_table
+
+KINDS = ("composition", *NOTATIONS)
+CHUNK_ROWS = 20_000
+_NAMED = 20
+"""Unknown tokens that the summary names."""
+
+Encode = Callable[[list[str]], tuple[EncodedRows, TokenCounts]]
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """`matfm data encode`."""
+
+    table: str
+    """Table to read, or - for CSV on standard input."""
+    input: str
+    """Column with the formulas, SMILES or SELFIES."""
+    out: str
+    """Folder of the token file to write."""
+    kind: str = "composition"
+    """composition, smiles or selfies."""
+    vocabulary: str | None = None
+    """Vocabulary file of `matfm data vocab`; None for the shipped one. Compositions have the periodic table."""
+    max_length: int | None = None
+    """Most tokens of a string, special ones included; longer ones are cut and counted."""
+    workers: int = 0
+    """Processes; 0 for one per core."""
+    on_bad: str = "skip"
+    """skip or stop at cells that cannot be read."""
+
+    def __post_init__(self) -> None:
+        _check_kind(self.kind)
+        if self.kind == "composition" and (self.vocabulary or self.max_length):
+            raise MatfmError(
+                "compositions have a fixed vocabulary and are never cut; leave --vocab and --max-length out"
+            )
+        if self.max_length is not None and self.max_length < 3:
+            raise MatfmError(f"--max-length is {self.max_length}; [CLS], one token and [SEP] make 3")
+        if self.workers < 0:
+            raise MatfmError(f"--workers is {self.workers}; give a number of processes, or 0 for one per core")
+
+
+@dataclass(frozen=True)
+class VocabConfig:
+    """`matfm data vocab`."""
+
+    table: str
+    """Table to read, or - for CSV on standard input."""
+    input: str
+    """Column with the SMILES or SELFIES."""
+    out: str
+    """Vocabulary file (.json) to write."""
+    kind: str = "smiles"
+    """smiles or selfies."""
+    min_count: int = 1
+    """Occurrences a token needs."""
+    max_size: int | None = None
+    """Most tokens."""
+    keep_shipped: bool = True
+    """Whether the atoms, bonds and rings of the shipped vocabulary that no corpus is needed for come first."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in NOTATIONS:
+            raise MatfmError(f"kind is {self.kind!r}; a vocabulary is built for one of {', '.join(NOTATIONS)}")
+
+
+def encode(config: EncodeConfig) -> dict[str, Any]:
+    """Write the token file, with `rejects.csv` in it; returns the summary."""
+    workers = config.workers or available_cores()
+    rows = rejected = 0
+    counts = TokenCounts()
+    meta: dict[str, Any] = {"kind": config.kind, "vocabulary": config.vocabulary or "shipped"}
+    with (
+        token_writer(Path(config.out), config.kind == "composition", meta) as writer,
+        reject_writer(writer.folder / "rejects.csv") as reject,
+        tqdm(desc="encode", unit="row", disable=None, leave=False) as bar,
+    ):
+        for chunk, (encoded, chunk_counts) in map_in_order(_encoder(config), _chunks(config), config.input, workers):
+            cells = chunk.columns[config.input]
+            for row, reason in sorted({**encoded.errors, **chunk.errors}.items()):
+                if config.on_bad == "stop":
+                    place = f"{config.table}, row {chunk.first_row + row}, column {config.input!r}"
+                    raise MatfmError(f"{place}: {reason} (--on-bad stop)")
+                reject(Reject(chunk.first_row + row, config.input, cells[row], reason))
+                rejected += 1
+            writer.append(encoded.tokens, encoded.rows + chunk.first_row)
+            rows += chunk.rows
+            counts.add(chunk_counts)
+            bar.update(chunk.rows)
+        meta.update(unknown_tokens=counts.unknown.total(), truncated=counts.truncated)
+    return {
+        "task": "encode",
+        "out": config.out,
+        "kind": config.kind,
+        "rows_in": rows,
+        "rows_used": writer.sequences,
+        "rows_rejected": rejected,
+        "tokens": writer.tokens,
+        "unknown_tokens": counts.unknown.total(),
+        "unknown": dict(counts.unknown.most_common(_NAMED)),
+        "truncated": counts.truncated,
+        "workers": workers,
+    }
+
+
+def vocab(config: VocabConfig) -> dict[str, Any]:
+    """Write the vocabulary of a corpus; returns the summary."""
+    notation = NOTATIONS[config.kind]
+    rows = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal rows
+        with tqdm(desc="vocabulary", unit="row", disable=None, leave=False) as bar:
+            for chunk in iterate_table(config.table, CHUNK_ROWS):
+                cells = chunk.column(config.input, config.table)
+                yield from (cell.split(maxsplit=1)[0] for cell in cells if cell.strip())
+                rows += chunk.rows
+                bar.update(chunk.rows)
+
+    always = _always(config.kind) if config.keep_shipped else ()
+    tokens = build_vocabulary(texts(), notation.split, always, config.min_count, config.max_size)
+    source = (
+        config.table if config.table == "-" else f"{Path(config.table).name} sha256:{sha256_of(Path(config.table))}"
+    )
+    save_vocabulary(Path(config.out), tokens, [source])
+    return {
+        "task": "vocab",
+        "out": config.out,
+        "kind": config.kind,
+        "rows_in": rows,
+        "tokens": len(tokens) + len(SPECIAL_TOKENS),
+        "from_the_corpus": len(set(tokens) - set(always)),
+    }
+
+
+def _chunks(config: EncodeConfig) -> Iterator[Chunk]:
+    """The table with one column; cells of rows that cannot be read as a whole are empty."""
+    for chunk in iterate_table(config.table, CHUNK_ROWS):
+        cells = list(chunk.column(config.input, config.table))
+        for row in chunk.errors:
+            cells[row] = ""
+        yield Chunk({config.input: cells}, chunk.first_row, chunk.errors)
+
+
+def _encoder(config: EncodeConfig) -> Encode:
+    """The function that the workers apply to a list of cells."""
+    if config.kind == "composition":
+        return _encode_compositions
+    notation = NOTATIONS[config.kind]
+    ids = token_ids(load_vocabulary(config.vocabulary or config.kind))
+    return partial(encode_lines, notation=notation, encoder=notation.encoder(ids), max_length=config.max_length)
+
+
+def _encode_compositions(cells: list[str]) -> tuple[EncodedRows, TokenCounts]:
+    return encode_formulas(cells), TokenCounts()
+
+
+def _always(kind: str) -> tuple[str, ...]:
+    """Tokens of the shipped vocabulary that no corpus is needed for."""
+    from matfm.chem import selfies_tokenizer, smiles_tokenizer
+
+    return {"smiles": smiles_tokenizer.ALWAYS, "selfies": selfies_tokenizer.ALWAYS}[kind]
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise MatfmError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")

@@ -1,0 +1,51 @@
+"""One function over the chunks of a table, on all cores, in order and in bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TypeVar
+
+from matfm.tasks.tables import Chunk
+
+Result = TypeVar("Result")
+
+_WAITING = 3
+"""Chunks per process that are worked on or wait for their turn."""
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_order(
+    function: Callable[[list[str]], Result], chunks: Iterator[Chunk], column: str, workers: int
+) -> Iterator[tuple[Chunk, Result]]:
+    """Every chunk with what `function` makes of its column. A single chunk stays in this process.
+
+    Args:
+        function: picklable, from cells to a picklable result.
+        chunks: of a table.
+        column: that the function gets.
+        workers: processes.
+    """
+    first = list(itertools.islice(chunks, 2))
+    if workers == 1 or len(first) < 2:
+        yield from ((chunk, function(chunk.columns[column])) for chunk in itertools.chain(first, chunks))
+        return
+    # Spawned processes share nothing with this one: torch's and RDKit's threads do not survive a fork.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        waiting: deque[tuple[Chunk, Future[Result]]] = deque()
+        for chunk in itertools.chain(first, chunks):
+            waiting.append((chunk, pool.submit(function, chunk.columns[column])))
+            if len(waiting) > _WAITING * workers:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
