@@ -20,7 +20,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=True,
 )
-data_app = typer.Typer(help="Data recipes, vocabularies and token files.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="Data recipes, vocabularies, token files, validity.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(data_app, name="data")
 
 
@@ -227,6 +229,24 @@ def data_vocab(
 
     config = task.VocabConfig(table, input_column, str(out), kind.value, min_count, max_size, not only_corpus)
     _finish(task.vocab(config))
+
+
+@data_app.command("validity")
+def data_validity(
+    table: Annotated[str, typer.Argument(help="Table to read; - is CSV on standard input.")],
+    input_column: Annotated[str, typer.Option("--input", help="Column with the formula, SMILES or SELFIES.")],
+    kind: Annotated[Kind, typer.Option("--kind", help="What the input column holds.")] = Kind.composition,
+    reference: Annotated[str | None, typer.Option("--reference", help="Table of the training set.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Table to write; the name gives the format.")] = None,
+    settings: Settings = [],  # noqa: B006 (Typer copies)
+) -> None:
+    """Check every row of TABLE: valid, charge neutral, balanced, novel; and the shares."""
+    from matfm.core.config import apply_overrides, from_mapping
+    from matfm.tasks import validity as task
+
+    values: dict[str, Any] = {"table": table, "input": input_column, "kind": kind.value}
+    values |= {"reference": reference, "out": out}
+    _finish(task.run(from_mapping(task.ValidityConfig, apply_overrides(values, settings), "data validity")))
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matfm.tasks.recipes import Recipe
 
 _REPORTED = ("matfm", "torch", "transformers", "numpy", "scikit-learn")
+_IN_UNIT = frozenset({"mae", "mae_low", "mae_high", "rmse"})
+"""Scores that have the unit of the property; the others are numbers."""
 
 
 def versions() -> dict[str, str]:
@@ -80,6 +82,7 @@ def write_pretraining_card(
 
 def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, Any]) -> None:
     """`card.md` of a fine-tuned predictor."""
+    units = summary["units"]
     lines = [
         f"# {', '.join(config.targets)} from {config.input}",
         "",
@@ -99,10 +102,11 @@ def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, 
         "| part | metric | value | unit |",
         "|---|---|---|---|",
         *(
-            f"| {part} | {name} | {value:.4f} | {summary['units'].get(target, '')} |"
+            f"| {part} | {target} {metric} | {value:.4f} | {units.get(target, '') if metric in _IN_UNIT else ''} |"
             for part, targets in summary["metrics"].items()
             for target, scores in targets.items()
-            for name, value in ((f"{target} {metric}", score) for metric, score in scores.items() if metric != "n")
+            for metric, value in scores.items()
+            if metric != "n"
         ),
         "",
         "## Training",

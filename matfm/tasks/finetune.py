@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from matfm.chem.splits import (
     split_column,
     split_from_labels,
 )
-from matfm.chem.units import property_named
 from matfm.core.batching import RaggedTokens
 from matfm.core.config import to_mapping
 from matfm.core.files import write_json
@@ -33,7 +32,7 @@ from matfm.tasks.data import Reject, write_rejects
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import encode_formulas, parse_number
 from matfm.tasks.predictor import FitConfig, Targets, predict_members, train_predictor
-from matfm.tasks.tables import Chunk, column_metadata, read_table, table_writer
+from matfm.tasks.tables import Chunk, column_property, read_table, table_writer
 
 ENSEMBLE = "ensemble"
 """Folder of the members beyond the first, inside a run directory."""
@@ -215,13 +214,9 @@ def load_rows(config: FinetuneConfig, table: Chunk) -> LabelledRows:
     tokens = encoded.tokens.take(np.flatnonzero(used))
     tokens.targets_RK = targets_RK[rows].astype(np.float32)
     kept = [inputs[row] for row in rows]
-    known = []
-    for name in config.targets:
-        metadata = column_metadata(config.table, name)
-        meant = property_named(metadata.get("property", name), metadata.get("unit"))
-        known.append(replace(meant, name=name))
+    known = tuple(column_property(config.table, name) for name in config.targets)
     parts = _parts(config, kept, [labels[row] for row in rows] if labels else None, column)
-    return LabelledRows(tokens, rows, kept, parts, Targets(tuple(known), classes), table.rows, rejects)
+    return LabelledRows(tokens, rows, kept, parts, Targets(known, classes), table.rows, rejects)
 
 
 def score_parts(labelled: LabelledRows, predicted: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:

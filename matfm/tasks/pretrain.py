@@ -15,7 +15,7 @@ from torch import nn
 from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.chem.formula import parse_formula
 from matfm.chem.masking import MaskingConfig, mask_elements
-from matfm.chem.units import property_named
+from matfm.chem.units import Property
 from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
 from matfm.core.config import to_mapping
 from matfm.core.objectives import masked_lm_loss
@@ -32,7 +32,7 @@ from matfm.tasks import cards, data, plots
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import EncodedRows, encode_formulas, parse_number
 from matfm.tasks.recipes import load_recipe
-from matfm.tasks.tables import Chunk, column_metadata, read_table
+from matfm.tasks.tables import Chunk, column_property, read_table
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Corpus:
 
     train: RaggedTokens
     held_out: RaggedTokens
-    units: tuple[str, ...]
+    properties: tuple[Property, ...]
     rejects: list[data.Reject]
 
 
@@ -165,7 +165,7 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
         "rows_held_out": len(corpus.held_out),
         "parameters": sum(p.numel() for p in model.parameters()),
         **result,
-        "units": dict(zip(config.data.targets, corpus.units, strict=True)),
+        "units": {known.name: known.unit for known in corpus.properties},
     }
     directory.write_metrics(result["valid"])
     plots.draw_curves(out)
@@ -189,11 +189,11 @@ def load_corpus(config: CorpusConfig, out: Path) -> Corpus:
     held_out = np.array(
         [_hash_share(table.columns[config.input][row]) < config.held_out for row in encoded.rows], dtype=bool
     )
-    units = tuple(property_named(t, column_metadata(path, t).get("unit")).unit for t in config.targets)
+    properties = tuple(column_property(path, target) for target in config.targets)
     train = encoded.tokens.take(np.flatnonzero(~held_out))
     if len(train) == 0 or not held_out.any():
         raise MatfmError(f"{path} has {len(encoded.rows)} readable rows, too few to hold out {config.held_out:.0%}")
-    return Corpus(train, encoded.tokens.take(np.flatnonzero(held_out)), units, rejects + bad)
+    return Corpus(train, encoded.tokens.take(np.flatnonzero(held_out)), properties, rejects + bad)
 
 
 def new_model(config: PretrainConfig, corpus: Corpus) -> MatBERTForPretraining:
@@ -203,15 +203,14 @@ def new_model(config: PretrainConfig, corpus: Corpus) -> MatBERTForPretraining:
         pooling=config.model.pooling,
         hidden_dropout_prob=config.model.dropout,
         property_names=list(config.data.targets),
-        property_units=list(corpus.units),
+        property_units=[known.unit for known in corpus.properties],
         property_loss=config.model.loss,
     )
     torch.manual_seed(config.seed)
     model = MatBERTForPretraining(architecture)
     targets_RK = torch.from_numpy(corpus.train.targets_RK)
     model.property_head.set_scaling(targets_RK.nanmean(dim=0), torch.from_numpy(np.nanstd(targets_RK.numpy(), axis=0)))
-    limits = torch.tensor([property_named(target).limits for target in config.data.targets])
-    model.property_head.set_bounds(*limits.T)
+    model.property_head.set_bounds(*torch.tensor([known.limits for known in corpus.properties]).T)
     return model
 
 

@@ -13,13 +13,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from matfm.chem.units import Property, property_named
 from matfm.core.files import atomic_path
 from matfm.errors import MatfmError
 
@@ -94,6 +95,15 @@ def column_metadata(path: str, column: str) -> dict[str, str]:
     if column not in schema.names:
         return {}
     return {key.decode(): value.decode() for key, value in (schema.field(column).metadata or {}).items()}
+
+
+def column_property(path: str, column: str) -> Property:
+    """What a target column means, under its own name, with unit and bounds in that unit.
+
+    Built tables say property and unit of a column; elsewhere its name decides.
+    """
+    metadata = column_metadata(path, column)
+    return replace(property_named(metadata.get("property", column), metadata.get("unit")), name=column)
 
 
 @contextmanager
