@@ -12,11 +12,12 @@ from matfm.chem.alloy import names_percentages, read_percentages
 from matfm.chem.elements import ATOMIC_NUMBER
 from matfm.chem.formula_amounts import variable_values
 from matfm.chem.formula_grammar import LARGEST_USUAL_AMOUNT, read_general
+from matfm.chem.formula_reasons import unreadable
 from matfm.chem.formula_text import formula_text, reduced_amounts
 from matfm.errors import FormulaWarning, MatfmError
 
 ISOTOPES = ("hydrogen", "reject")
-_MISSING = frozenset({"nan", "none", "null", "n/a", "na", "-"})
+_MISSING = frozenset({"nan", "none", "null", "n/a", "na", "-", "−", "–", "—"})
 _ITEM = re.compile(r"[A-Z][^A-Z]*|[^A-Z]+")
 _PLAIN_ITEM = re.compile(r"([A-Z][a-z]?)([0-9]{1,9}(?:\.[0-9]{1,12})?)?")
 
@@ -113,6 +114,8 @@ def read_formula(text: str, *, isotopes: str = "hydrogen", variables: Mapping[st
     values = variable_values(variables)
     if names_percentages(stripped):
         return Formula(stripped, read_percentages(stripped))
+    if "%" in stripped and ":" not in stripped:
+        raise MatfmError(stripped, stripped.index("%"), unreadable(stripped, stripped.index("%")))
     return Formula(*read_general(stripped, isotopes, values))
 
 

@@ -22,9 +22,9 @@ from matfm.errors import MatfmError
 LARGEST_USUAL_AMOUNT = 100.0
 """A larger number behind an element is read with a warning: it may be meant as an isotope."""
 
+_ELEMENT = re.compile(r"Uu[bhopqst](?![a-z])|[A-Z][a-z]?")
 _TOKEN = re.compile(
-    rf"(?P<element>Uu[bhopqst](?![a-z])|[A-Z][a-z]?)|(?P<number>{NUMBER})|(?P<open>[(\[{{])|(?P<close>[)\]}}])"
-    r"|(?P<dot>·)|(?P<stop>\.)|(?P<space>\s+)"
+    rf"(?P<number>{NUMBER})|(?P<open>[(\[{{])|(?P<close>[)\]}}])|(?P<dot>·)|(?P<stop>\.)|(?P<space>\s+)"
 )
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _OXIDATION_STATE = re.compile(r"\((?:I{1,3}|IV|VI{0,3})\)(?![0-9.])")
@@ -112,8 +112,11 @@ class _Reader:
 
     def _step(self, position: int) -> int:
         """Read one token; returns where the next begins."""
+        element = _ELEMENT.match(self.body, position)
+        if element is not None:
+            return self._element(element.group(), position)
         end = self.hydrate if position < self.hydrate else len(self.body)
-        if (self.countable or self.leading) and not self.body[position].isupper():
+        if self.countable or self.leading:
             found = self.expression.match(self.body, position, end)
             if found:
                 written = found.group()

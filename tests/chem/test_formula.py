@@ -247,7 +247,7 @@ def test_charge_and_phase_are_attributes_not_amounts(text, charge, phase, amount
         ("Ca(Fe,Mn)O3", 5, "a comma leaves the amounts open"),
         ("Fe/Ni", 2, "a slash leaves the amounts open"),
         ("Fe-18Cr-12Ni", 2, "for alloy notation like Fe-18Cr add wt% or at%"),
-        ("Fe 70%, Cr 30%", 3, "the number 70 follows no element"),
+        ("Fe 70%, Cr 30%", 5, "a percentage of what? write wt% or at%"),
         ("Fe+O", 2, "a plus sign"),
         ("O3-d", 2, "pass variables={'d': ...}"),
         ("Fe2O3 hematite", 6, "'h' starts no element symbol"),
@@ -258,6 +258,7 @@ def test_charge_and_phase_are_attributes_not_amounts(text, charge, phase, amount
         ("Fe½", 2, "has no meaning"),
         ("Сu", 0, "(U+0421) has no meaning"),
         ("N/A", 0, "missing value"),
+        ("–", 0, "missing value"),
     ],
 )
 def test_rejects_with_position_and_reason(text, position, reason):
