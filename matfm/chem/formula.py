@@ -19,6 +19,7 @@ from matfm.errors import FormulaWarning, MatfmError
 ISOTOPES = ("hydrogen", "reject")
 _MISSING = frozenset({"nan", "none", "null", "n/a", "na", "-", "−", "–", "—"})
 _ITEM = re.compile(r"[A-Z][^A-Z]*|[^A-Z]+")
+_ROUND = re.compile(r"\(([A-Za-z0-9.]++)\)([0-9]{1,9}(?:\.[0-9]{1,12})?)?")
 _PLAIN_ITEM = re.compile(r"([A-Z][a-z]?)([0-9]{1,9}(?:\.[0-9]{1,12})?)?")
 
 
@@ -120,17 +121,33 @@ def read_formula(text: str, *, isotopes: str = "hydrogen", variables: Mapping[st
 
 
 def _plain_amounts(text: str) -> dict[str, float] | None:
-    """The common case without brackets, in one pass; None where the careful reader must decide."""
-    if text.endswith("H2O") and "." in text:  # perhaps a hydrate
+    """The common cases, without brackets or with simple round ones; None where the careful reader must decide."""
+    if "." in text and text.endswith(("H2O", "H2O)")):  # perhaps a hydrate
         return None
     amounts: dict[str, float] = {}
+    if "(" not in text:
+        return amounts if _add_plain(amounts, text, 1.0) else None
+    pieces = _ROUND.split(text)
+    for outside, inside, factor in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=False):
+        size = float(factor or 1)
+        if (
+            not size
+            or not inside.strip("IV")
+            or not (_add_plain(amounts, outside, 1.0) and _add_plain(amounts, inside, size))
+        ):
+            return None
+    return amounts if _add_plain(amounts, pieces[-1], 1.0) else None
+
+
+def _add_plain(amounts: dict[str, float], text: str, factor: float) -> bool:
+    """Add `factor` times the elements of `text`; False where the careful reader must decide."""
     for item in _ITEM.findall(text):
         found = _plain_item(item)
         if found is None:
-            return None
+            return False
         symbol, amount = found
-        amounts[symbol] = amounts[symbol] + amount if symbol in amounts else amount
-    return amounts
+        amounts[symbol] = amounts[symbol] + factor * amount if symbol in amounts else factor * amount
+    return True
 
 
 @lru_cache(maxsize=16384)

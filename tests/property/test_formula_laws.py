@@ -10,6 +10,7 @@ from matfm import MatfmError, parse_formula, read_formula
 from matfm.chem.composition_tokenizer import CLS, FIRST_ELEMENT, encode_fractions
 from matfm.chem.elements import SYMBOLS
 from matfm.chem.formula import Formula
+from matfm.chem.formula_grammar import read_general
 from matfm.chem.formula_text import ORDERS, format_amount, formula_text, reduced_amounts
 
 amounts = st.one_of(
@@ -112,6 +113,15 @@ def assert_same_fractions(text):
     theirs = Composition(text).fractional_composition.get_el_amt_dict()
     assert ours.keys() == theirs.keys()
     assert all(abs(ours[symbol] - theirs[symbol]) < 1e-9 for symbol in ours)
+
+
+@given(nested)
+def test_the_fast_reading_equals_the_careful_one(text):
+    result = outcome(text)
+    if isinstance(result, Formula):
+        careful = read_general(text, "hydrogen", {})
+        assert (result.amounts, result.warnings) == (careful.amounts, careful.warnings)
+        assert list(result.amounts) == list(careful.amounts)
 
 
 @given(compositions, st.randoms(use_true_random=False))
