@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from matfm.errors import MatfmError
+from matfm.errors import FormulaWarning, MatfmError
 from matfm.registration import register_when_imported
 
 if TYPE_CHECKING:
     from matfm.chem.composition_tokenizer import CompositionTokenizer
-    from matfm.chem.formula import Formula, parse_formula
+    from matfm.chem.formula import Formula, parse_formula, read_formula
     from matfm.chem.selfies import selfies_to_smiles, smiles_to_selfies
     from matfm.chem.selfies_tokenizer import SelfiesTokenizer
     from matfm.chem.smiles import Smiles, parse_smiles
@@ -29,6 +29,7 @@ _HOMES = {
     "CompositionTokenizer": "matfm.chem.composition_tokenizer",
     "Formula": "matfm.chem.formula",
     "parse_formula": "matfm.chem.formula",
+    "read_formula": "matfm.chem.formula",
     "SelfiesTokenizer": "matfm.chem.selfies_tokenizer",
     "selfies_to_smiles": "matfm.chem.selfies",
     "smiles_to_selfies": "matfm.chem.selfies",
@@ -46,6 +47,7 @@ _HOMES = {
 __all__ = [
     "CompositionTokenizer",
     "Formula",
+    "FormulaWarning",
     "MatBERTConfig",
     "MatBERTForMaskedLM",
     "MatBERTForProperty",
@@ -58,6 +60,7 @@ __all__ = [
     "SmilesTokenizer",
     "parse_formula",
     "parse_smiles",
+    "read_formula",
     "selfies_to_smiles",
     "smiles_to_selfies",
 ]

@@ -1,4 +1,4 @@
-"""The one error type that a user can cause."""
+"""The one error type that a user can cause, and the one warning."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ class RunError(MatfmError):
     """The call was right but the run failed: full disk, no network, a loss that is not finite."""
 
     exit_code = 1
+
+
+class FormulaWarning(UserWarning):
+    """A formula was read in one of two possible ways; a user should check it."""
 
 
 def _window(text: str, position: int | None) -> str:

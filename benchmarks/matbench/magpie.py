@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from matfm import parse_formula
+from matfm import read_formula
 from matfm.tasks.sources import read_member
 
 MEMBER = "crabnet/data/element_properties/magpie.csv"
@@ -32,7 +32,7 @@ def features(formulas: list[str], table: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _features(formula: str, table: dict[str, np.ndarray]) -> np.ndarray:
-    fractions = parse_formula(formula).fractions
+    fractions = read_formula(formula).fractions
     shares = np.array(list(fractions.values()))
     values = np.stack([table[symbol] for symbol in fractions])
     mean = shares @ values

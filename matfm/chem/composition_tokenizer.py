@@ -9,7 +9,7 @@ from typing import Any
 from transformers import BatchEncoding, PreTrainedTokenizer
 
 from matfm.chem.elements import SYMBOLS
-from matfm.chem.formula import parse_formula
+from matfm.chem.formula import read_formula
 from matfm.core.bundled import bundled_or_same
 
 SPECIAL_TOKENS: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -29,7 +29,7 @@ def encode_fractions(formula: str) -> tuple[list[int], list[float]]:
     Raises:
         MatfmError: the formula cannot be read.
     """
-    fractions = parse_formula(formula).fractions
+    fractions = read_formula(formula).fractions
     return (
         [CLS, *(VOCABULARY[symbol] for symbol in fractions)],
         [_SPECIAL_AMOUNT, *fractions.values()],
@@ -69,7 +69,7 @@ class CompositionTokenizer(PreTrainedTokenizer):
         return {**self._vocabulary, **self.added_tokens_encoder}
 
     def _tokenize(self, text: str, **_: Any) -> list[str]:
-        return list(parse_formula(text).amounts)
+        return list(read_formula(text).amounts)
 
     def _convert_token_to_id(self, token: str) -> int:
         return self._vocabulary.get(token, UNK)
@@ -92,7 +92,7 @@ class CompositionTokenizer(PreTrainedTokenizer):
             return super()._encode_plus(text, text_pair, **kwargs)
         tensors = kwargs.pop("return_tensors", None)
         encoded = super()._encode_plus(text, **kwargs)
-        fractions = list(parse_formula(text).fractions.values())
+        fractions = list(read_formula(text).fractions.values())
         special = 1 if kwargs.get("add_special_tokens", True) else 0
         amounts = [_SPECIAL_AMOUNT] * special + fractions
         ids = encoded["input_ids"]

@@ -3,41 +3,62 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+import warnings as python_warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
-from matfm.chem.elements import ATOMIC_NUMBER, HYDROGEN_ISOTOPES
-from matfm.errors import MatfmError
+from matfm.chem.alloy import names_percentages, read_percentages
+from matfm.chem.elements import ATOMIC_NUMBER
+from matfm.chem.formula_amounts import variable_values
+from matfm.chem.formula_grammar import LARGEST_USUAL_AMOUNT, read_general
+from matfm.chem.formula_reasons import unreadable
+from matfm.chem.formula_text import formula_text, reduced_amounts
+from matfm.errors import FormulaWarning, MatfmError
 
-_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_PLAIN = re.compile(r"(?:[A-Z][a-z]?(?:\d+(?:\.\d+)?)?)+")
-_PLAIN_ITEM = re.compile(r"([A-Z][a-z]?)(\d+(?:\.\d+)?)?")
-_TOKEN = re.compile(
-    rf"(?P<element>[A-Z][a-z]?)|(?P<number>{_NUMBER})|(?P<open>[(\[{{])|(?P<close>[)\]}}])|(?P<space>\s+)"
-)
-_CHARGE = re.compile(r"\(?(?P<count>\d*)(?P<sign>[+-]+)\)?$")
-_SUPERSCRIPT_CHARGE = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]*[⁺⁻]+)$")
-_PHASE = re.compile(r"\((?P<phase>aq|s|l|g|cr|am)\)$")
-_HYDRATE = re.compile(r"\s*[·•*∙⋅]\s*")
-_LEADING_COUNT = re.compile(_NUMBER)
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
-_MINUS = str.maketrans({"−": "-", "–": "-", "⁻": "-"})
-_MISSING = frozenset({"nan", "none", "null", "n/a", "na", "-"})
+ISOTOPES = ("hydrogen", "reject")
+_MISSING = frozenset({"nan", "none", "null", "n/a", "na", "-", "−", "–", "—"})
+_ITEM = re.compile(r"[A-Z][^A-Z]*|[^A-Z]+")
+_ROUND = re.compile(r"\(([A-Za-z0-9.]++)\)([0-9]{1,9}(?:\.[0-9]{1,12})?)?")
+_PLAIN_ITEM = re.compile(r"([A-Z][a-z]?)([0-9]{1,9}(?:\.[0-9]{1,12})?)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Formula:
     """A parsed formula.
 
-    `amounts` maps symbol to number of atoms as written, in order of first appearance (all > 0).
-    `charge` is in elementary charges; `phase` is the label in parentheses at the end (`aq`, `s`, …).
+    `text` is what was read, with subscripts and the like in plain characters. `amounts` maps symbol to number
+    of atoms as written, in order of first appearance (all > 0); for weight and atomic percentages it holds
+    atomic percent. `charge` is in elementary charges; `phase` is the label in parentheses at the end (`aq`,
+    `s`, …); `warnings` are readings that a user should check.
     """
 
     text: str
     amounts: dict[str, float] = field(hash=False)
     charge: int = 0
     phase: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        text: str,
+        amounts: dict[str, float],
+        charge: int = 0,
+        phase: str | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        # The __init__ of a frozen dataclass takes as long as all the rest of reading a plain formula.
+        fields = self.__dict__
+        fields["text"] = text
+        fields["amounts"] = amounts
+        fields["charge"] = charge
+        fields["phase"] = phase
+        fields["warnings"] = warnings
+
+    def __str__(self) -> str:
+        """Brackets resolved, each element once, up to 12 digits: `parse_formula` reads the same amounts back."""
+        charge = f"({abs(self.charge)}{'+' if self.charge > 0 else '-'})" if self.charge else ""
+        return formula_text(self.amounts) + charge + (f"({self.phase})" if self.phase else "")
 
     @cached_property
     def fractions(self) -> dict[str, float]:
@@ -45,161 +66,94 @@ class Formula:
         total = sum(self.amounts.values())
         return {symbol: amount / total for symbol, amount in self.amounts.items()}
 
+    @property
+    def reduced(self) -> str:
+        """The smallest whole numbers (else fractions) in order of electronegativity; without charge and phase."""
+        return formula_text(reduced_amounts(self.amounts), "electronegativity")
 
-def parse_formula(text: str) -> Formula:
-    """Read a chemical formula.
+
+def parse_formula(text: str, *, isotopes: str = "hydrogen", variables: Mapping[str, float] | None = None) -> Formula:
+    """Read a chemical formula, or percentages of elements (`Fe 70 wt%, Cr 30 wt%`; `Ti-6Al-4V wt%`).
 
     Accepts nested brackets of all three kinds, fractional amounts, hydrates written with a raised
     dot or an asterisk (`CuSO4·5H2O`), unicode sub- and superscripts, a trailing charge (`Fe3+` is
-    iron(III), never three iron atoms) and a trailing phase label. D and T count as hydrogen.
+    iron(III), never three iron atoms) and a trailing phase label. Weight percent become atomic percent with
+    RDKit's atomic weights.
+
+    Args:
+        text: the formula.
+        isotopes: "hydrogen" counts D and T as hydrogen (with a warning), "reject" makes them an error.
+        variables: values of the names in amounts such as `7-x`. An element whose amount is exactly 0 drops out.
 
     Raises:
         MatfmError: with text, position and reason, for anything that is not one definite formula.
+
+    Warns:
+        FormulaWarning: for each of `Formula.warnings`; `read_formula` is the same without it.
     """
+    formula = read_formula(text, isotopes=isotopes, variables=variables)
+    for reading in formula.warnings:
+        shown = formula.text if len(formula.text) <= 60 else formula.text[:59] + "…"
+        python_warnings.warn(f"{shown!r}: {reading}", FormulaWarning, stacklevel=2)
+    return formula
+
+
+def read_formula(text: str, *, isotopes: str = "hydrogen", variables: Mapping[str, float] | None = None) -> Formula:
+    """`parse_formula` for long tables: readings to check are only in `Formula.warnings`."""
     if not isinstance(text, str):
         raise MatfmError(repr(text), 0, "a formula is text, for example 'Fe2O3'")
+    if isotopes not in ISOTOPES:
+        raise MatfmError(f"isotopes is {isotopes!r}; choose one of {', '.join(ISOTOPES)}")
     stripped = text.strip()
-    if _PLAIN.fullmatch(stripped):
-        amounts = _parse_plain(stripped)
-        if amounts is not None:
-            return Formula(stripped, amounts)
-    return _parse_general(stripped)
+    amounts = _plain_amounts(stripped)
+    if amounts:
+        return Formula(stripped, amounts)
+    if not stripped:
+        raise MatfmError(stripped, 0, "the formula is empty")
+    if stripped.lower() in _MISSING:
+        raise MatfmError(stripped, 0, "this is a missing value, not a formula")
+    values = variable_values(variables)
+    if names_percentages(stripped):
+        return Formula(stripped, read_percentages(stripped))
+    if "%" in stripped and ":" not in stripped:
+        raise MatfmError(stripped, stripped.index("%"), unreadable(stripped, stripped.index("%")))
+    return Formula(*read_general(stripped, isotopes, values))
 
 
-def _parse_plain(text: str) -> dict[str, float] | None:
-    """The common case without brackets, in one pass; None where the careful parser must decide."""
+def _plain_amounts(text: str) -> dict[str, float] | None:
+    """The common cases, without brackets or with simple round ones; None where the careful reader must decide."""
+    if "." in text and text.endswith(("H2O", "H2O)")):  # perhaps a hydrate
+        return None
     amounts: dict[str, float] = {}
-    for symbol, number in _PLAIN_ITEM.findall(text):
-        amount = float(number) if number else 1.0
-        if symbol not in ATOMIC_NUMBER or not 0.0 < amount < float("inf"):
+    if "(" not in text:
+        return amounts if _add_plain(amounts, text, 1.0) else None
+    pieces = _ROUND.split(text)
+    for outside, inside, factor in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=False):
+        size = float(factor or 1)
+        if (
+            not size
+            or not inside.strip("IV")
+            or not (_add_plain(amounts, outside, 1.0) and _add_plain(amounts, inside, size))
+        ):
             return None
-        amounts[symbol] = amounts.get(symbol, 0.0) + amount
-    return amounts
+    return amounts if _add_plain(amounts, pieces[-1], 1.0) else None
 
 
-def _parse_general(text: str) -> Formula:
-    if not text:
-        raise MatfmError(text, 0, "the formula is empty")
-    if text.lower() in _MISSING:
-        raise MatfmError(text, 0, "this is a missing value, not a formula")
-    # A superscript charge is bracketed before normalisation makes it an ordinary number: SO₄²⁻ is SO4(2-).
-    text = unicodedata.normalize("NFKC", _SUPERSCRIPT_CHARGE.sub(r"(\1)", text)).translate(_MINUS)
-    body, phase = _cut_phase(text)
-    body, charge = _cut_charge(body)
-    amounts: dict[str, float] = {}
-    start = 0
-    for part in _HYDRATE.split(body):
-        start = body.index(part, start)
-        factor, offset = 1.0, 0
-        leading = _LEADING_COUNT.match(part)
-        if leading and start > 0:
-            factor, offset = float(leading.group()), leading.end()
-        for symbol, amount in _PartParser(text, part, start).parse(offset).items():
-            amounts[symbol] = amounts.get(symbol, 0.0) + factor * amount
-        start += len(part)
-    for amount in amounts.values():
-        if not 0.0 < amount < float("inf"):
-            raise MatfmError(text, 0, f"an amount of {amount:g} is not a positive finite number")
-    return Formula(text, amounts, charge, phase)
+def _add_plain(amounts: dict[str, float], text: str, factor: float) -> bool:
+    """Add `factor` times the elements of `text`; False where the careful reader must decide."""
+    for item in _ITEM.findall(text):
+        found = _plain_item(item)
+        if found is None:
+            return False
+        symbol, amount = found
+        amounts[symbol] = amounts[symbol] + factor * amount if symbol in amounts else factor * amount
+    return True
 
 
-def _cut_phase(text: str) -> tuple[str, str | None]:
-    found = _PHASE.search(text)
-    return (text[: found.start()].rstrip(), found["phase"]) if found else (text, None)
-
-
-def _cut_charge(text: str) -> tuple[str, int]:
-    """Split a trailing charge off. `Fe3+` and `SO4(2-)` carry a count, `Na+` and `Fe+++` do not."""
-    found = _CHARGE.search(text)
-    if not found or found.start() == 0:
-        return text, 0
-    signs, count = found["sign"], found["count"]
-    if len(set(signs)) > 1 or (count and len(signs) > 1):
-        raise MatfmError(text, found.start(), f"'{found.group()}' is not a charge; write it like 2+ or ++")
-    if len(count) > 1 and not found.group().startswith("("):
-        raise MatfmError(text, found.start(), f"'{found.group()}' may hold an amount; put the charge in brackets")
-    size = int(count) if count else len(signs)
-    return text[: found.start()], size if signs[0] == "+" else -size
-
-
-class _PartParser:
-    """Parses one hydrate-free part with an explicit stack (no recursion limit).
-
-    `offset` is where the part starts in `text`, so that errors name positions in the whole text.
-    """
-
-    def __init__(self, text: str, part: str, offset: int) -> None:
-        self.text = text
-        self.part = part
-        self.offset = offset
-        self.sums: list[dict[str, float]] = [{}]
-        self.brackets: list[tuple[str, int]] = []
-        self.group: dict[str, float] | None = None  # what a following number multiplies
-
-    def parse(self, position: int) -> dict[str, float]:
-        """Amounts of the part, reading from `position` on."""
-        while position < len(self.part):
-            token = _TOKEN.match(self.part, position)
-            if token is None:
-                raise self._error(position, _unreadable(self.part[position]))
-            length = getattr(self, f"_{token.lastgroup}")(token.group(), position)
-            position += length
-        if self.brackets:
-            bracket, opened = self.brackets[-1]
-            raise self._error(opened, f"'{bracket}' is never closed")
-        self._flush()
-        if not self.sums[0]:
-            raise self._error(0, "no element was found")
-        return self.sums[0]
-
-    def _element(self, value: str, position: int) -> int:
-        symbol = "H" if value in HYDROGEN_ISOTOPES else value
-        if symbol not in ATOMIC_NUMBER:
-            raise self._error(position, f"'{value}' is not a chemical element")
-        self._flush()
-        self.group = {symbol: 1.0}
-        return len(value)
-
-    def _number(self, value: str, position: int) -> int:
-        if self.group is None:
-            raise self._error(position, f"the number {value} follows no element or bracket")
-        factor = float(value)
-        if not 0.0 < factor < float("inf"):
-            raise self._error(position, f"an amount of {value} is not a positive finite number")
-        self.group = {symbol: amount * factor for symbol, amount in self.group.items()}
-        self._flush()
-        return len(value)
-
-    def _open(self, value: str, position: int) -> int:
-        self._flush()
-        self.brackets.append((value, position))
-        self.sums.append({})
-        return 1
-
-    def _close(self, value: str, position: int) -> int:
-        if not self.brackets or _CLOSING[self.brackets[-1][0]] != value:
-            raise self._error(position, f"'{value}' closes a bracket that was not opened")
-        self._flush()
-        self.brackets.pop()
-        self.group = self.sums.pop()
-        if not self.group:
-            raise self._error(position, "the bracket holds no element")
-        return 1
-
-    def _space(self, value: str, _: int) -> int:
-        self._flush()
-        return len(value)
-
-    def _flush(self) -> None:
-        for symbol, amount in (self.group or {}).items():
-            self.sums[-1][symbol] = self.sums[-1].get(symbol, 0.0) + amount
-        self.group = None
-
-    def _error(self, at: int, reason: str) -> MatfmError:
-        return MatfmError(self.text, self.offset + at, reason)
-
-
-def _unreadable(character: str) -> str:
-    if character.islower():
-        return f"'{character}' starts no element symbol; symbols begin with a capital letter"
-    return f"'{character}' (U+{ord(character):04X}) has no meaning in a formula"
+@lru_cache(maxsize=16384)
+def _plain_item(item: str) -> tuple[str, float] | None:
+    found = _PLAIN_ITEM.fullmatch(item)
+    if not found or found[1] not in ATOMIC_NUMBER:
+        return None
+    amount = float(found[2] or 1)
+    return (found[1], amount) if 0.0 < amount <= LARGEST_USUAL_AMOUNT else None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from matfm.chem.formula import parse_formula
+from matfm.chem.formula import read_formula
 from matfm.errors import MatfmError
 
 PARTS = ("train", "valid", "test")
@@ -50,4 +50,4 @@ def random_split(groups: Sequence[object], shares: tuple[float, float], seed: in
 
 def composition_group(formula: str) -> frozenset[tuple[str, float]]:
     """Equal for formulas of the same reduced composition, however they are written."""
-    return frozenset((symbol, round(share, 6)) for symbol, share in parse_formula(formula).fractions.items())
+    return frozenset((symbol, round(share, 6)) for symbol, share in read_formula(formula).fractions.items())

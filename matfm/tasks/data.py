@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from matfm.chem.formula import parse_formula
+from matfm.chem.formula import read_formula
 from matfm.core.files import atomic_path, write_json
 from matfm.errors import MatfmError, RunError
 from matfm.tasks.recipes import Column, Folds, Recipe, SourceTable, load_recipe
@@ -139,7 +139,7 @@ def _typed(
     kept: list[int] = []
     for row, formula in enumerate(tqdm(formulas, desc=f"{recipe.name}: formulas", disable=None, leave=False)):
         try:
-            parse_formula(formula)
+            read_formula(formula)
             kept.append(row)
         except MatfmError as error:
             rejects.append(Reject(row, INPUT_COLUMN, formula, str(error)))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from matfm.chem.composition_tokenizer import CompositionTokenizer
-from matfm.chem.formula import parse_formula
+from matfm.chem.formula import read_formula
 from matfm.chem.masking import MaskingConfig, mask_elements
 from matfm.chem.units import Property
 from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
@@ -272,5 +272,5 @@ def _targets(
 
 def _hash_share(formula: str) -> float:
     """A number in [0, 1) that depends only on the composition, however the formula is written."""
-    key = " ".join(f"{symbol}{fraction:.6f}" for symbol, fraction in sorted(parse_formula(formula).fractions.items()))
+    key = " ".join(f"{symbol}{fraction:.6f}" for symbol, fraction in sorted(read_formula(formula).fractions.items()))
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64

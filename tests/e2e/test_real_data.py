@@ -8,7 +8,7 @@ import pytest
 from pymatgen.core import Composition
 from sklearn.model_selection import KFold
 
-from matfm import CompositionTokenizer, MatBERTForMaskedLM, MatBERTForProperty, parse_formula
+from matfm import CompositionTokenizer, MatBERTForMaskedLM, MatBERTForProperty, read_formula
 from matfm.core.bundled import WEIGHTS
 from matfm.tasks.data import BuildConfig, run
 from matfm.tasks.tables import read_table
@@ -24,7 +24,7 @@ def test_matbench_expt_gap_has_the_official_rows_and_folds(tmp_path):
     for fold, (_, test) in enumerate(KFold(5, shuffle=True, random_state=18012019).split(table)):
         assert (np.flatnonzero(table[f"fold_{fold}"] == "test") == test).all()
     for formula in table["formula"]:
-        ours, theirs = parse_formula(formula).fractions, Composition(formula).fractional_composition
+        ours, theirs = read_formula(formula).fractions, Composition(formula).fractional_composition
         assert ours == pytest.approx(dict(theirs.get_el_amt_dict())), formula
 
 
