@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Composition
 
 from matfm import MatfmError, parse_formula
-from matfm.chem.composition_tokenizer import CLS, FIRST_ELEMENT, encode_fractions
+from matfm.chem.composition_schemes import CLS, FIRST_ELEMENT, encode_fractions
 from matfm.chem.elements import SYMBOLS
 
 amounts = st.one_of(
