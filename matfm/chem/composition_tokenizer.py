@@ -1,57 +1,59 @@
-"""Formulas to tokens: one token per distinct element and a real amount channel (scheme `fraction`)."""
+"""Formulas to tokens as a Hugging Face tokenizer, in the schemes `fraction`, `repeat` and `count`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizer
 
-from matfm.chem.elements import SYMBOLS
+from matfm.chem.composition_schemes import CLS, PAD, SCHEMES, SEP, SPECIAL_AMOUNT, UNK
 from matfm.chem.formula import read_formula
+from matfm.chem.formula_text import ORDERS
+from matfm.chem.vocabulary import SPECIAL_TOKENS, token_ids
 from matfm.core.bundled import bundled_or_same
+from matfm.errors import MatfmError
 
-SPECIAL_TOKENS: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VOCABULARY: dict[str, int] = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *SYMBOLS))}
-"""123 tokens: 5 special ones, then the elements in order of atomic number."""
-
-PAD, UNK, CLS, SEP, MASK = range(len(SPECIAL_TOKENS))
-FIRST_ELEMENT = len(SPECIAL_TOKENS)
 _VOCABULARY_FILE = "vocab.json"
-_SPECIAL_AMOUNT = 0.0
-"""The amount channel of special tokens; elements always have a fraction in (0, 1]."""
-
-
-def encode_fractions(formula: str) -> tuple[list[int], list[float]]:
-    """Token ids and atomic fractions of one formula, `[CLS]` first (its amount is 0).
-
-    Raises:
-        MatfmError: the formula cannot be read.
-    """
-    fractions = read_formula(formula).fractions
-    return (
-        [CLS, *(VOCABULARY[symbol] for symbol in fractions)],
-        [_SPECIAL_AMOUNT, *fractions.values()],
-    )
+_CHANNEL = "amounts"
 
 
 class CompositionTokenizer(PreTrainedTokenizer):
     """Hugging Face tokenizer for chemical formulas.
 
-    Calling it returns `input_ids`, `attention_mask` and `amounts` (atomic fractions, 0 for special
-    tokens). The order of tokens is that of the formula; models with this input ignore order.
+    Calling it returns `input_ids`, `attention_mask` and, in the scheme `fraction`, `amounts` (atomic fractions, 0 for
+    special tokens). Decoding gives the formula back; in the scheme `fraction` it needs the amounts too:
+    `decode(ids, amounts=…)`, or `decode(encoding)` with what a call returned.
+
+    Args:
+        vocab_file: of a saved tokenizer.
+        scheme: `fraction` (element tokens and a real amount channel), `repeat` (one token per atom) or `count`
+            (elements and numbers, for generation); see `matfm.chem.composition_schemes`.
+        order: of the elements: `written`, `hill`, `electronegativity` or `alphabetical`.
     """
 
     vocab_files_names = {"vocab_file": _VOCABULARY_FILE}
-    model_input_names = ["input_ids", "attention_mask", "amounts"]
+    model_input_names = ["input_ids", "attention_mask", _CHANNEL]
 
-    def __init__(self, vocab_file: str | None = None, scheme: str = "fraction", **kwargs: Any) -> None:
-        self._vocabulary = json.loads(Path(vocab_file).read_text("utf-8")) if vocab_file else dict(VOCABULARY)
+    def __init__(
+        self, vocab_file: str | None = None, scheme: str = "fraction", order: str = "written", **kwargs: Any
+    ) -> None:
+        if scheme not in SCHEMES:
+            raise MatfmError(f"scheme is {scheme!r}; choose one of {', '.join(SCHEMES)}")
+        if order not in ORDERS:
+            raise MatfmError(f"order is {order!r}; choose one of {', '.join(ORDERS)}")
+        self._scheme = SCHEMES[scheme]
+        self._order = order
+        fixed = token_ids(self._scheme.vocabulary)
+        self._vocabulary = json.loads(Path(vocab_file).read_text("utf-8")) if vocab_file else fixed
         self._tokens = {index: token for token, index in self._vocabulary.items()}
         for role, token in zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True):
             kwargs.setdefault(f"{role}_token", token)
-        super().__init__(scheme=scheme, **kwargs)
+        super().__init__(scheme=scheme, order=order, **kwargs)
+        if scheme != "fraction":
+            self.model_input_names = [name for name in self.model_input_names if name != _CHANNEL]
 
     @classmethod
     def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> CompositionTokenizer:
@@ -68,8 +70,25 @@ class CompositionTokenizer(PreTrainedTokenizer):
         """Token to id."""
         return {**self._vocabulary, **self.added_tokens_encoder}
 
+    def decode(self, token_ids: Any, *args: Any, amounts: Sequence[float] | None = None, **kwargs: Any) -> Any:
+        """Text of ids, or of what a call on one formula returned; see `to_formula` for special tokens left out."""
+        if isinstance(token_ids, Mapping):
+            amounts, token_ids = token_ids.get(_CHANNEL), token_ids["input_ids"]
+        return super().decode(token_ids, *args, **kwargs) if amounts is None else self.to_formula(token_ids, amounts)
+
+    def to_formula(self, ids: Sequence[int], amounts: Sequence[float] | None = None) -> str:
+        """The formula of one sequence of ids, special tokens left out.
+
+        Args:
+            ids: (T,) token ids.
+            amounts: (T,) atomic fractions of the scheme `fraction`.
+        """
+        kept = [position for position, index in enumerate(ids) if int(index) not in self.all_special_ids]
+        tokens = [self._convert_id_to_token(int(ids[position])) for position in kept]
+        return self._scheme.text(tokens, None if amounts is None else [float(amounts[p]) for p in kept])
+
     def _tokenize(self, text: str, **_: Any) -> list[str]:
-        return list(read_formula(text).amounts)
+        return self._scheme.tokens(read_formula(text), self._order)[0]
 
     def _convert_token_to_id(self, token: str) -> int:
         return self._vocabulary.get(token, UNK)
@@ -78,41 +97,40 @@ class CompositionTokenizer(PreTrainedTokenizer):
         return self._tokens.get(index, SPECIAL_TOKENS[UNK])
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Join element symbols; amounts live in their own channel."""
-        return "".join(tokens)
+        """The formula; in the scheme `fraction` only its elements, as amounts live in their own channel."""
+        return self._scheme.text(tokens, None)
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """`[CLS]` before a formula; pairs are separated by `[SEP]`."""
-        return [CLS, *token_ids_0, *([SEP, *token_ids_1] if token_ids_1 else [])]
+        """`[CLS]` first; `[SEP]` between pairs and, where order matters (`repeat`, `count`), at the end."""
+        end = [] if self._scheme.name == "fraction" else [SEP]
+        return [CLS, *token_ids_0, *([SEP, *token_ids_1] if token_ids_1 else []), *end]
 
     def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
-        if isinstance(text, (list, tuple)) or text_pair is not None:
+        if self._scheme.name != "fraction" or isinstance(text, (list, tuple)) or text_pair is not None:
             return super()._encode_plus(text, text_pair, **kwargs)
         tensors = kwargs.pop("return_tensors", None)
         encoded = super()._encode_plus(text, **kwargs)
-        fractions = list(read_formula(text).fractions.values())
+        fractions = self._scheme.tokens(read_formula(text), self._order)[1] or []
         special = 1 if kwargs.get("add_special_tokens", True) else 0
-        amounts = [_SPECIAL_AMOUNT] * special + fractions
+        amounts = [SPECIAL_AMOUNT] * special + fractions
         ids = encoded["input_ids"]
-        amounts = amounts[: len(ids)]
-        missing = [_SPECIAL_AMOUNT] * (len(ids) - len(amounts))
-        encoded["amounts"] = missing + amounts if ids and ids[0] == PAD else amounts + missing
+        encoded[_CHANNEL] = _fill(amounts[: len(ids)], len(ids), "left" if ids and ids[0] == PAD else "right")
         return BatchEncoding(encoded.data, tensor_type=tensors, prepend_batch_axis=True)
 
     def pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> BatchEncoding:
         """Pad ids, mask and amounts alike."""
         tensors = kwargs.pop("return_tensors", None)
         padded = super().pad(encoded_inputs, *args, **kwargs)
-        if "amounts" in padded:
-            rows, amounts = padded["input_ids"], padded["amounts"]
+        if _CHANNEL in padded:
+            rows, amounts = padded["input_ids"], padded[_CHANNEL]
             single = bool(rows) and isinstance(rows[0], int)
             filled = [
                 _fill(list(row_amounts), len(row), self.padding_side)
                 for row, row_amounts in zip([rows] if single else rows, [amounts] if single else amounts, strict=True)
             ]
-            padded["amounts"] = filled[0] if single else filled
+            padded[_CHANNEL] = filled[0] if single else filled
         return BatchEncoding(padded.data, tensor_type=tensors)
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str]:
@@ -123,5 +141,5 @@ class CompositionTokenizer(PreTrainedTokenizer):
 
 
 def _fill(amounts: list[float], length: int, side: str) -> list[float]:
-    missing = [_SPECIAL_AMOUNT] * (length - len(amounts))
+    missing = [SPECIAL_AMOUNT] * (length - len(amounts))
     return missing + amounts if side == "left" else amounts + missing

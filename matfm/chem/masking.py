@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matfm.chem.composition_tokenizer import FIRST_ELEMENT, MASK
+from matfm.chem.composition_schemes import FIRST_ELEMENT, MASK
 from matfm.core.layout import PackedLayout
 from matfm.errors import MatfmError
 

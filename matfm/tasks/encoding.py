@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
-from matfm.chem.composition_tokenizer import encode_fractions
+from matfm.chem.composition_encoder import encode_many_fractions
 from matfm.core.batching import RaggedTokens
 from matfm.errors import MatfmError
 
@@ -22,18 +21,16 @@ class EncodedRows:
     """Position in the column of each readable row."""
     errors: dict[int, str] = field(default_factory=dict)
     """Position in the column to reason."""
+    warnings: dict[int, str] = field(default_factory=dict)
+    """Position in the column to a reading that should be checked; such rows are used."""
 
 
-def encode_formulas(formulas: list[str], label: str | None = None) -> EncodedRows:
-    """Tokenize a column of formulas; unreadable ones are reported, not raised. `label` shows progress."""
-    sequences, rows, errors = [], [], {}
-    for row, formula in enumerate(tqdm(formulas, desc=label, disable=None if label else True, leave=False)):
-        try:
-            sequences.append(encode_fractions(formula))
-            rows.append(row)
-        except MatfmError as error:
-            errors[row] = str(error)
-    return EncodedRows(RaggedTokens.from_sequences(sequences), np.array(rows, dtype=np.int64), errors)
+def encode_formulas(formulas: list[str]) -> EncodedRows:
+    """Tokenize a column of formulas in the scheme `fraction`; unreadable ones are reported, not raised."""
+    encoded = encode_many_fractions(formulas)
+    no_targets = np.zeros((len(encoded.rows), 0), np.float32)
+    tokens = RaggedTokens(encoded.ids_N, encoded.amounts_N, encoded.offsets, no_targets)
+    return EncodedRows(tokens, encoded.rows, encoded.errors, encoded.warnings)
 
 
 def parse_number(text: str) -> float:

@@ -180,7 +180,7 @@ def load_corpus(config: CorpusConfig, out: Path) -> Corpus:
     """Read, tokenize and split the table."""
     path = config.table or _built_recipe(config.recipe, out)
     table = read_table(path)
-    encoded = encode_formulas(table.column(config.input, path), label="tokenize")
+    encoded = encode_formulas(table.column(config.input, path))
     rejects = [
         data.Reject(row, config.input, table.columns[config.input][row], why) for row, why in encoded.errors.items()
     ]

@@ -1,10 +1,16 @@
 """The Hugging Face tokenizer of formulas."""
 
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matfm.chem.formula_text import ORDERS, formula_text
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
-from matfm import CompositionTokenizer, MatBERTConfig
-from matfm.chem.composition_tokenizer import CLS, VOCABULARY, encode_fractions
+from matfm import CompositionTokenizer, MatBERTConfig, MatfmError
+from matfm.chem.composition_schemes import CLS, SCHEMES, SEP, VOCABULARY, encode_fractions
+from matfm.chem.elements import SYMBOLS
+from matfm.chem.formula import read_formula
 
 
 def test_vocabulary_is_the_periodic_table_and_five_special_tokens():
@@ -45,3 +51,119 @@ def test_collator_of_hugging_face_pads_single_encodings(formulas):
     tokenizer = CompositionTokenizer()
     batch = DataCollatorWithPadding(tokenizer)([tokenizer(formula) for formula in formulas])
     assert batch["amounts"].shape == batch["input_ids"].shape
+
+
+TOKENIZERS = {scheme: CompositionTokenizer(scheme=scheme) for scheme in SCHEMES}
+whole = st.integers(1, 120).map(float)
+compositions = st.dictionaries(st.sampled_from(SYMBOLS), whole | st.floats(1e-4, 900), min_size=1, max_size=8)
+few_atoms = st.dictionaries(st.sampled_from(SYMBOLS), whole, min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "formula", "tokens"),
+    [
+        ("fraction", "Fe2O3", ["Fe", "O"]),
+        ("repeat", "Fe2O3", ["Fe", "Fe", "O", "O", "O"]),
+        ("repeat", "Li0.5CoO2", ["Li", "Co", "Co", *["O"] * 4]),
+        ("repeat", "Fe(OH)2", ["Fe", "O", "O", "H", "H"]),
+        ("count", "Fe2O3", ["Fe", "2", "O", "3"]),
+        ("count", "C60H120", ["C", "60", "H", "#1", "#2", "#0"]),
+        ("count", "YBa2Cu3O6.93", ["Y", "1", "Ba", "2", "Cu", "3", "O", "#6", "#.", "#9", "#3"]),
+    ],
+)
+def test_schemes(scheme, formula, tokens):
+    assert TOKENIZERS[scheme].tokenize(formula) == tokens
+
+
+@pytest.mark.parametrize(
+    ("order", "symbols"),
+    [("written", "KNaHCO"), ("hill", "CHKNaO"), ("electronegativity", "KNaHCO"), ("alphabetical", "CHKNaO")],
+)
+def test_order_of_elements(order, symbols):
+    assert "".join(CompositionTokenizer(order=order).tokenize("KNaHCO")) == symbols
+    assert order in ORDERS
+
+
+def test_special_tokens_end_the_sequence_where_order_matters():
+    assert TOKENIZERS["fraction"]("NaCl")["input_ids"][-1] != SEP
+    for scheme in ("repeat", "count"):
+        encoded = TOKENIZERS[scheme]("NaCl")
+        assert encoded["input_ids"][0] == CLS
+        assert encoded["input_ids"][-1] == SEP
+        assert "amounts" not in encoded
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(abs(left[s] - right[s]) < 1e-6 for s in left)
+
+
+@pytest.mark.parametrize("scheme", ["fraction", "count"])
+@given(compositions)
+def test_decoding_gives_any_composition_back(scheme, amounts):
+    formula = formula_text(amounts)
+    encoded = TOKENIZERS[scheme](formula)
+    back = TOKENIZERS[scheme].decode(encoded, skip_special_tokens=True)
+    assert same(read_formula(back).fractions, read_formula(formula).fractions)
+    if scheme == "count":
+        assert read_formula(back).amounts == read_formula(formula).amounts
+
+
+@given(few_atoms)
+def test_repeat_gives_whole_amounts_back(amounts):
+    formula = formula_text(amounts)
+    ids = TOKENIZERS["repeat"](formula)["input_ids"]
+    assert TOKENIZERS["repeat"].decode(ids, skip_special_tokens=True) == formula
+    assert len(ids) == sum(amounts.values()) + 2
+
+
+def test_fractions_decode_to_the_smallest_whole_amounts(formulas):
+    tokenizer = TOKENIZERS["fraction"]
+    assert tokenizer.decode(tokenizer("Fe4O6")) == "Fe2O3"
+    batch = tokenizer(["Fe2O3", "Ba(Zr0.1Ti0.9)O3"], padding=True, return_tensors="pt")
+    decoded = [tokenizer.decode(*pair) for pair in zip(batch["input_ids"], strict=True)]
+    assert decoded[0].replace("[CLS]", "").replace("[PAD]", "") == "FeO"
+    for ids, amounts, formula in zip(batch["input_ids"], batch["amounts"], ["Fe2O3", "Ba10ZrTi9O30"], strict=True):
+        assert tokenizer.decode(ids, amounts=amounts) == formula
+
+
+def test_repeat_refuses_what_it_cannot_write():
+    for formula in ("Fe0.62C0.000953Mn0.379047", "C600"):
+        with pytest.raises(MatfmError, match="use 'fraction' or 'count'"):
+            TOKENIZERS["repeat"](formula)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        (["Na", "Cl"], "NaCl"),
+        (["Fe", "2", "3", "O"], "Fe2 3O"),
+        (["2", "Fe"], "2Fe"),
+        (["Fe", "#1", "2"], "Fe1 2"),
+        (["Fe", "2", "#5"], "Fe2 5"),
+        (["Fe", "1", "#5"], "Fe 5"),
+    ],
+)
+def test_generated_nonsense_decodes_to_text_that_is_rejected(tokens, text):
+    tokenizer = TOKENIZERS["count"]
+    assert tokenizer.decode(tokenizer.convert_tokens_to_ids(tokens)) == text
+    if text != "NaCl":
+        with pytest.raises(MatfmError):
+            read_formula(text)
+
+
+@pytest.mark.parametrize("scheme", ["repeat", "count"])
+def test_scheme_and_order_are_saved(tmp_path, scheme):
+    MatBERTConfig().save_pretrained(tmp_path)
+    tokenizer = CompositionTokenizer(scheme=scheme, order="alphabetical")
+    tokenizer.save_pretrained(str(tmp_path))
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded("SiO2").data == tokenizer("SiO2").data
+    assert loaded.tokenize("SiO2")[0] == "O"
+    assert len(loaded) == len(tokenizer) == {"repeat": 123, "count": 233}[scheme]
+
+
+def test_unknown_schemes_and_orders_are_named():
+    with pytest.raises(MatfmError, match="scheme is 'counts'; choose one of fraction, repeat, count"):
+        CompositionTokenizer(scheme="counts")
+    with pytest.raises(MatfmError, match="order is 'Hill'"):
+        CompositionTokenizer(order="Hill")

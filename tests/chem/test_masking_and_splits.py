@@ -6,7 +6,7 @@ import torch
 from scipy.stats import binom
 
 from matfm import MatfmError
-from matfm.chem.composition_tokenizer import FIRST_ELEMENT, MASK
+from matfm.chem.composition_schemes import FIRST_ELEMENT, MASK
 from matfm.chem.masking import MaskingConfig, mask_elements
 from matfm.chem.splits import check_split_name, composition_group, random_split, split_from_labels
 from matfm.core.layout import PackedLayout

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 from matfm import CompositionTokenizer, MatBERTConfig, MatBERTForMaskedLM, MatBERTForProperty, MatBERTModel, MatfmError
-from matfm.chem.composition_tokenizer import MASK
+from matfm.chem.composition_schemes import MASK
 from matfm.core.layout import PackedLayout
 from matfm.models.matbert import MatBERTForPretraining
 

@@ -7,7 +7,7 @@ from pymatgen.core import Composition
 from rdkit import Chem
 
 from matfm import MatfmError, parse_formula, read_formula
-from matfm.chem.composition_tokenizer import CLS, FIRST_ELEMENT, encode_fractions
+from matfm.chem.composition_schemes import CLS, FIRST_ELEMENT, encode_fractions
 from matfm.chem.elements import SYMBOLS
 from matfm.chem.formula import Formula
 from matfm.chem.formula_grammar import read_general

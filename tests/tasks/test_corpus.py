@@ -6,7 +6,7 @@ import json
 import pytest
 
 from matfm import CompositionTokenizer, MatfmError, SelfiesTokenizer, SmilesTokenizer
-from matfm.chem.composition_tokenizer import encode_fractions
+from matfm.chem.composition_schemes import encode_fractions
 from matfm.chem.vocabulary import load_vocabulary
 from matfm.core.token_files import open_tokens
 from matfm.tasks import corpus
