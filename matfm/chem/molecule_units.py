@@ -23,17 +23,29 @@ def rings(molecule: Any) -> list[set[int]]:
 
 
 def scaffold(molecule: Any) -> list[set[int]]:
-    """Atoms of the Bemis–Murcko scaffold: rings, chains between them, and atoms these hold by double bonds (RDKit).
+    """Atoms of the Bemis–Murcko scaffold: rings, chains between them, and (as in RDKit) atoms double-bonded to these.
 
-    One set for the whole molecule, none without a ring. (Bemis & Murcko, J. Med. Chem. 39:2887, 1996)
+    One set for the whole molecule, none without a ring. Dative bonds are no bonds here, as in RDKit's ring search.
+    (Bemis & Murcko, J. Med. Chem. 39:2887, 1996.) Found by cutting off ends until none is left, which takes
+    time in proportion to the atoms; RDKit's own decomposition takes minutes for thousands of them.
     """
-    from rdkit import Chem
+    from rdkit.Chem import BondType
 
-    marked = Chem.Mol(molecule)
-    for atom in marked.GetAtoms():
-        atom.SetIntProp("index", atom.GetIdx())
-    atoms = {atom.GetIntProp("index") for atom in Chem.MurckoDecompose(marked).GetAtoms()}
-    return [atoms] if atoms else []
+    dative = {BondType.DATIVE, BondType.DATIVEL, BondType.DATIVER, BondType.DATIVEONE}
+    bonds = [bond for bond in molecule.GetBonds() if bond.GetBondType() not in dative]
+    neighbours: dict[int, set[int]] = {atom: set() for atom in range(molecule.GetNumAtoms())}
+    for bond in bonds:
+        neighbours[bond.GetBeginAtomIdx()].add(bond.GetEndAtomIdx())
+        neighbours[bond.GetEndAtomIdx()].add(bond.GetBeginAtomIdx())
+    ends = [atom for atom, others in neighbours.items() if len(others) < 2]
+    while ends:
+        for other in neighbours.pop(end := ends.pop(), ()):
+            neighbours[other].discard(end)
+            if len(neighbours[other]) == 1:
+                ends.append(other)
+    core = set(neighbours)
+    double = [{bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()} for bond in bonds if bond.GetBondType() == BondType.DOUBLE]
+    return [core.union(*(pair for pair in double if pair & core))] if core else []
 
 
 _ATOM_SETS: dict[str, Callable[[Any], list[set[int]]]] = {
