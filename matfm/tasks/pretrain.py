@@ -112,6 +112,9 @@ class PretrainConfig:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 
+    def __post_init__(self) -> None:
+        self.masking.check_for_formulas()
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -218,7 +221,7 @@ def pretraining_step(config: PretrainConfig) -> StepFunction:
     """Property loss on intact formulas plus cross-entropy of masked elements, per formula."""
 
     def step(model: MatBERTForPretraining, batch: TokenBatch, rng: torch.Generator) -> StepOutput:
-        masked = mask_elements(batch.ids_N, batch.layout, model.config.vocab_size, config.masking, rng)
+        masked = mask_elements(batch.ids_N, batch.layout, config.masking, rng)
         hidden_ND = model.matbert.forward_packed(masked.ids_N, batch.amounts_N, batch.layout)
         raw_BK = model.property_head(POOLINGS[model.config.pooling](hidden_ND, batch.layout))
         targets_BK = batch.targets_BK.masked_fill(masked.masked_row_B[:, None], math.nan)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matfm.chem.formula_text import ORDERS, formula_text
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from matfm import CompositionTokenizer, MatBERTConfig, MatfmError
 from matfm.chem.composition_schemes import CLS, SCHEMES, SEP, VOCABULARY, encode_fractions
 from matfm.chem.elements import SYMBOLS
 from matfm.chem.formula import read_formula
+from matfm.chem.formula_text import ORDERS, formula_text
 
 
 def test_vocabulary_is_the_periodic_table_and_five_special_tokens():
