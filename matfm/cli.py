@@ -20,7 +20,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=True,
 )
-data_app = typer.Typer(help="Data recipes: list, show, build.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="Data: recipes (list, show, build) and leakage between tables.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(data_app, name="data")
 
 
@@ -36,6 +38,14 @@ class OnBad(str, Enum):
 
     skip = "skip"
     stop = "stop"
+
+
+class Kind(str, Enum):
+    """What an input column holds."""
+
+    composition = "composition"
+    smiles = "smiles"
+    selfies = "selfies"
 
 
 class Device(str, Enum):
@@ -101,7 +111,10 @@ def finetune(
         str, typer.Option("--backbone", help="Bundled name, folder, Hub id or scratch:SIZE.")
     ] = "matbert-small",
     strategy: Annotated[str, typer.Option("--strategy", help="full, feature, partial or bitfit.")] = "full",
-    split: Annotated[str, typer.Option("--split", help="random, group or column:NAME.")] = "random",
+    split: Annotated[
+        str,
+        typer.Option("--split", help="random, group, scaffold, loco, column:NAME, file:PATH, …; see docs/splits.md."),
+    ] = "random",
     ensemble: Annotated[int, typer.Option("--ensemble", help="Number of models.")] = 1,
     epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the training rows.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of split, head and batches.")] = 0,
@@ -180,6 +193,25 @@ def data_build(name: str, out: Out, cache: Cache = None, offline: Offline = Fals
     from matfm.tasks import data as task
 
     _finish(task.run(task.BuildConfig(name, str(out), cache, offline)))
+
+
+@data_app.command("leakage")
+def data_leakage(
+    train: Annotated[str, typer.Argument(help="Table a model was trained or pretrained on.")],
+    test: Annotated[str, typer.Argument(help="Table a model is tested on.")],
+    input_column: Annotated[str, typer.Option("--input", help="Column with the formula or molecule.")],
+    train_input: Annotated[
+        str | None, typer.Option("--train-input", help="Its name in TRAIN, where that is another.")
+    ] = None,
+    kind: Annotated[Kind, typer.Option("--kind", help="What the column holds.")] = Kind.composition,
+    out: Annotated[str | None, typer.Option("--out", help="JSON file of the whole report.")] = None,
+) -> None:
+    """How much of TEST is in TRAIN: equal rows, formulas, elements and scaffolds, and nearest neighbours."""
+    from matfm.tasks import leakage as task
+
+    summary = task.run(task.LeakageConfig(train, test, input_column, train_input, kind.value, out))
+    typer.echo(task.readable(summary))
+    _finish(summary)
 
 
 def main() -> None:
