@@ -16,13 +16,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.matbench import magpie
 from benchmarks.results import append, load, record
-from matfm.chem.splits import composition_group
+from matfm.chem.composition_groups import composition_group
+from matfm.chem.magpie import magpie_features
 from matfm.tasks import data, finetune
+from matfm.tasks.element_properties import magpie_table
 from matfm.tasks.predictor import FitConfig
 from matfm.tasks.recipes import load_recipe
-from matfm.tasks.sources import default_cache, fetch
 from matfm.tasks.tables import Chunk, read_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -109,8 +109,7 @@ def fold_rows(table: Chunk, target: str, fold: int) -> tuple[np.ndarray, np.ndar
 def random_forest(table: Chunk, target: str, fold: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.ensemble import RandomForestRegressor
 
-    archive = fetch(load_recipe("matbench_expt_gap").source, default_cache())
-    described = magpie.features(table.columns[data.INPUT_COLUMN], magpie.element_table(archive))
+    described = magpie_features(table.columns[data.INPUT_COLUMN], magpie_table())
     values, test = fold_rows(table, target, fold)
     forest = RandomForestRegressor(**FOREST).fit(described[~test], values[~test])
     return values[test], forest.predict(described[test])

@@ -90,7 +90,9 @@ def _encode_plain(formulas: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.n
     seen = np.zeros((len(formulas), len(VOCABULARY)), bool)
     seen[row_I, id_I] = True
     plain_R &= seen.sum(axis=1) == items_R  # an element that comes twice is for the definition to add up
-    plain_R[[row for row in np.flatnonzero(plain_R & _ends_in_water(byte_M, end_R)) if "." in formulas[row]]] = False
+    plain_R[
+        [row for row in np.flatnonzero(plain_R & _ends_in_water(byte_M, end_R)).tolist() if "." in formulas[row]]
+    ] = False
     kept_I = plain_R[row_I]
     items_P = items_R[plain_R]
     first_P = np.cumsum(items_P) - items_P

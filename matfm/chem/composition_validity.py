@@ -12,7 +12,7 @@ from functools import cache
 from itertools import pairwise
 
 from matfm.chem.elements import SYMBOLS
-from matfm.chem.formula import Formula, parse_formula
+from matfm.chem.formula import Formula, read_formula
 from matfm.chem.reduced_composition import reduced_amounts
 from matfm.errors import MatfmError
 
@@ -89,7 +89,7 @@ def charge_balance(
         MatfmError: the formula cannot be read, the set is unknown, or smact is not installed.
     """
     elements = element_table(oxidation_states)
-    parsed = parse_formula(formula) if isinstance(formula, str) else formula
+    parsed = read_formula(formula) if isinstance(formula, str) else formula
     without = _without_search(parsed, elements, alloys)
     if without is not None:
         return without

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from matfm.chem.formula import Formula, parse_formula
+from matfm.chem.formula import Formula, read_formula
 
 _DECIMALS = 6
 _SIMPLE_ATOMS = 1_000
@@ -35,7 +35,7 @@ def canonical_formula(text: str) -> str:
     Raises:
         MatfmError: the formula cannot be read.
     """
-    return hill_text(reduced_amounts(parse_formula(text)))
+    return hill_text(reduced_amounts(read_formula(text)))
 
 
 def hill_text(counts: dict[str, int]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matfm.chem.composition_validity import charge_balance, element_table
-from matfm.chem.formula import parse_formula
+from matfm.chem.formula import read_formula
 from matfm.chem.molecule_validity import canonical_selfies, canonical_smiles
 from matfm.chem.reduced_composition import hill_text, reduced_amounts
 from matfm.errors import MatfmError
@@ -62,7 +62,7 @@ def validity_check(
         element_table(oxidation_states)
 
     def composition(text: str) -> Verdict:
-        formula = parse_formula(text)
+        formula = read_formula(text)
         found = charge_balance(formula, oxidation_states, alloys=alloys, mixed_valence=mixed_valence)
         return Verdict(hill_text(reduced_amounts(formula)), found.charge_neutral, found.electronegativity_balanced)
 

@@ -97,6 +97,7 @@ def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, 
             f"{summary['rows_rejected']:,} rejected (`rejects.csv`)"
         ),
         f"- Split `{config.split}`: {', '.join(f'{part} {rows:,}' for part, rows in summary['rows'].items())}",
+        *_leakage_lines(summary["leakage"]),
         "",
         "## Scores",
         "| part | metric | value | unit |",
@@ -119,3 +120,11 @@ def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, 
         "",
     ]
     write_text(run / "card.md", "\n".join(lines))
+
+
+def _leakage_lines(leakage: dict[str, float]) -> list[str]:
+    what = {"same_reduced_formula": "reduced formula", "same_canonical": "canonical SMILES"}
+    return [
+        f"- Leakage: {share:.1%} of the test rows have the {what[name]} of a training row"
+        for name, share in leakage.items()
+    ]

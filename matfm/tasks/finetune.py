@@ -12,14 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from matfm.chem.composition_tokenizer import CompositionTokenizer
-from matfm.chem.splits import (
-    PARTS,
-    check_split_name,
-    composition_group,
-    random_split,
-    split_column,
-    split_from_labels,
-)
+from matfm.chem.split_file import UNUSED, save_split
+from matfm.chem.splits import PARTS, parse_split
 from matfm.core.batching import RaggedTokens
 from matfm.core.config import to_mapping
 from matfm.core.files import write_json
@@ -32,6 +26,7 @@ from matfm.tasks.data import Reject, write_rejects
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import encode_formulas, parse_number
 from matfm.tasks.predictor import FitConfig, Targets, predict_members, train_predictor
+from matfm.tasks.splitting import SPLIT_FILE, UsableRows, make_split, resumed_split, shared_rows
 from matfm.tasks.tables import Chunk, column_property, read_table, table_writer
 
 ENSEMBLE = "ensemble"
@@ -53,7 +48,7 @@ class FinetuneConfig:
     kind: str = "composition"
     """What the input column holds."""
     split: str = "random"
-    """random, group (equal compositions stay together) or column:NAME with train, valid and test."""
+    """Name of a split: random, stratified, group, chemical-system, loco, …, column:NAME, file:PATH (docs/splits.md)."""
     valid_share: float = 0.1
     """Share of validation rows, where the split does not say."""
     test_share: float = 0.1
@@ -70,9 +65,9 @@ class FinetuneConfig:
     """Backbone, strategy and training."""
 
     def __post_init__(self) -> None:
-        check_split_name(self.split)
         if self.kind not in KINDS:
             raise MatfmError(f"kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
+        parse_split(self.split, self.kind)
         if self.on_bad not in ("skip", "stop"):
             raise MatfmError(f"on_bad is {self.on_bad!r}; choose skip or stop")
         if self.ensemble < 1:
@@ -111,9 +106,17 @@ class LabelledRows:
     """Row in the table."""
     inputs: list[str]
     parts: np.ndarray
+    split_method: dict[str, Any]
+    """How the parts were made."""
     targets: Targets
     rows_in: int
     rejects: list[Reject]
+
+    def parts_of_table(self) -> np.ndarray:
+        """Part of every row of the table; `-` for those that are not used."""
+        parts = np.full(self.rows_in, UNUSED, dtype=object)
+        parts[self.rows] = self.parts
+        return parts
 
     def part(self, name: str) -> RaggedTokens:
         """The rows of train, valid or test."""
@@ -125,10 +128,15 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     started = time.perf_counter()
     device = resolve_device(config.device)
     table = read_table(config.table)
-    labelled = load_rows(config, table)
+    begun = out / SPLIT_FILE if resume and (out / SPLIT_FILE).is_file() else None
+    if begun:  # a changed configuration is named before the split is found to differ
+        RunDirectory.open(out, to_mapping(config), resume)
+    labelled = load_rows(config, table, begun)
     directory = RunDirectory.open(out, to_mapping(config), resume)
     if (finished := directory.finished_summary()) is not None:
         return finished
+    inputs = table.column(config.input, config.table)
+    split = save_split(out / SPLIT_FILE, inputs, labelled.parts_of_table(), labelled.split_method)
     write_rejects(out / "rejects.csv", labelled.rejects)
     members: list[MatBERTForProperty] = []
     result: dict[str, Any] = {}
@@ -161,6 +169,8 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
         "rows_used": len(labelled.rows),
         "rows_rejected": labelled.rows_in - len(labelled.rows),
         "rows": {part: int((labelled.parts == part).sum()) for part in PARTS},
+        "split_sha256": split.sha256,
+        "leakage": shared_rows(labelled.inputs, labelled.parts, config.kind),
         "units": {p.name: p.unit for p in labelled.targets.properties},
         "metrics": metrics,
         "backbone": config.backbone,
@@ -181,12 +191,13 @@ def member_folders(out: Path, count: int) -> list[Path]:
     return [out, *(out / ENSEMBLE / str(number) for number in range(1, count))]
 
 
-def load_rows(config: FinetuneConfig, table: Chunk) -> LabelledRows:
-    """Read inputs and labels; rows without a readable input or any label are rejected with a reason."""
+def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -> LabelledRows:
+    """Read inputs and labels, and split; rows without a readable input or any label are rejected with a reason.
+
+    `begun` is the split file of the run that is continued.
+    """
     inputs = table.column(config.input, config.table)
     cells = {name: table.column(name, config.table) for name in config.targets}
-    column = split_column(config.split)
-    labels = table.column(column, config.table) if column else None
     if table.rows == 0:
         raise MatfmError(f"{config.table} has no rows; fine-tuning needs labelled examples")
     encoded = encode_formulas(inputs)
@@ -209,14 +220,22 @@ def load_rows(config: FinetuneConfig, table: Chunk) -> LabelledRows:
         for row, reason in sorted(reasons.items())
     ]
     _complain(config, table, cells, rejects)
-    used = np.array([row not in reasons for row in encoded.rows], dtype=bool)
-    rows = encoded.rows[used]
-    tokens = encoded.tokens.take(np.flatnonzero(used))
+    encoded_used = np.flatnonzero([row not in reasons for row in encoded.rows])
+    rows = encoded.rows[encoded_used]
+    usable = UsableRows(table, config.table, config.input, config.kind, rows, targets_RK[rows], classes)
+    shares = (config.valid_share, config.test_share)
+    parts, method = resumed_split(begun, usable) if begun else make_split(config.split, usable, shares, config.seed)
+    left_out = [
+        Reject(row, config.input, inputs[row], "the split leaves this row out")
+        for row in rows[parts == UNUSED].tolist()
+    ]
+    rejects = sorted([*rejects, *left_out], key=lambda reject: reject.row)
+    rows, encoded_used, parts = (values[parts != UNUSED] for values in (rows, encoded_used, parts))
+    tokens = encoded.tokens.take(encoded_used)
     tokens.targets_RK = targets_RK[rows].astype(np.float32)
     kept = [inputs[row] for row in rows]
     known = tuple(column_property(config.table, name) for name in config.targets)
-    parts = _parts(config, kept, [labels[row] for row in rows] if labels else None, column)
-    return LabelledRows(tokens, rows, kept, parts, Targets(known, classes), table.rows, rejects)
+    return LabelledRows(tokens, rows, kept, parts, method, Targets(known, classes), table.rows, rejects)
 
 
 def score_parts(labelled: LabelledRows, predicted: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
@@ -271,19 +290,6 @@ def _complain(config: FinetuneConfig, table: Chunk, cells: dict[str, list[str]],
                 f"{config.table}: most cells of column {name!r} are not numbers (row {first.row}: {first.reason}); "
                 "name a numeric --target, or use --task classification"
             )
-
-
-def _parts(config: FinetuneConfig, inputs: list[str], labels: list[str] | None, column: str | None) -> np.ndarray:
-    if labels is not None and column is not None:
-        parts = split_from_labels(labels, column)
-    else:
-        groups: list[Any] = (
-            [composition_group(f) for f in inputs] if config.split == "group" else list(range(len(inputs)))
-        )
-        parts = random_split(groups, (config.valid_share, config.test_share), config.seed)
-    if not (parts == "train").any():
-        raise MatfmError(f"split {config.split!r} leaves no training row among {len(inputs)}")
-    return parts
 
 
 def _residuals(labelled: LabelledRows, mean: np.ndarray) -> dict[str, list[float]]:

@@ -20,7 +20,7 @@ from matfm.tasks.tables import read_table
 TINY = ("--backbone", "scratch:tiny")
 RUN_FILES = {
     "config.json", "model.safetensors", "tokenizer_config.json", "vocab.json", "metrics.json", "predictions.parquet",
-    "log.jsonl", "curves.png", "parity.png", "card.md", "summary.json", "rejects.csv",
+    "log.jsonl", "curves.png", "parity.png", "card.md", "summary.json", "rejects.csv", "split.json",
 }  # fmt: skip
 
 
@@ -140,7 +140,14 @@ def wrong_calls(table, folder):
         "wrong type": ((*base, "--set", "fit.epochs=long"), "fit.epochs is 'long'; it must be a number"),
         "unknown backbone": (("finetune", table, "--input", "formula", "--target", "gap", "--out", folder / "o2", "--backbone", "bert"), "there are no weights 'bert'; bundled are"),
         "unknown strategy": ((*base[:-1], folder / "o3", "--strategy", "magic"), "choose one of full, feature, partial, bitfit"),
-        "unknown split": ((*base, "--split", "kfold"), "choose one of random, group or column:NAME"),
+        "unknown split": ((*base, "--split", "kfold"), "choose one of random, stratified, group, chemical-system, loco[:CLUSTERS], scaffold"),
+        "split of molecules": ((*base, "--split", "scaffold"), "split 'scaffold' is made for smiles and selfies and the input is composition"),
+        "split file of nowhere": ((*base, "--split", "file:no.json"), "no.json is not a file"),
+        "split column": ((*base, "--split", "column:fold"), "has no column 'fold'"),
+        "split domain": ((*base, "--split", "domain:name=z"), "column 'name' holds no domain 'z'; it holds 'r'"),
+        "only one domain": ((*base, "--split", "domain:name"), "split 'domain:name' leaves no training row among 120"),
+        "leakage without rows": (("data", "leakage", table, folder / "empty.csv", "--input", "formula"), "empty.csv has no rows"),
+        "leakage kind of file": (("data", "leakage", table, table, "--input", "formula", "--out", folder / "r.txt"), "must be a .json file"),
         "no such table": (("predict", folder, folder / "no.csv", "--input", "a", "--out", folder / "p.csv"), "holds no model.safetensors"),
         "run exists": (("finetune", table, "--input", "formula", "--target", "gap", "--out", table.parent / "run", *TINY), "already holds a run"),
         "stop at bad rows": ((*base, "--on-bad", "stop"), "row 0, column 'formula': 'XxO2' at position 0"),
@@ -317,8 +324,10 @@ def test_options_are_those_of_the_contract():
         "finetune": {"--input", "--target", "--out", "--kind", "--task", "--backbone", "--strategy", "--split",
                      "--ensemble", "--epochs", "--seed", "--device", "--on-bad", "--set", "--resume"},
         "predict": {"--input", "--out", "--interval", "--device"},
+        "leakage": {"--input", "--train-input", "--kind", "--out"},
     }  # fmt: skip
     commands = typer.main.get_command(app).commands
+    commands = {**commands, **commands["data"].commands}
     for name, options in expected.items():
         offered = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")}
         assert offered - {"--help"} == options | {o for o in offered if o.startswith("--no-")}, name
