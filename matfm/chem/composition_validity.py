@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from matfm.chem.elements import SYMBOLS
 from matfm.chem.formula import Formula, read_formula
-from matfm.chem.reduced_composition import reduced_amounts
+from matfm.chem.reduced_composition import whole_amounts
 from matfm.errors import MatfmError
 
 OXIDATION_STATES = {
@@ -124,7 +124,7 @@ class _Search:
     """Oxidation states of one composition. Elements stand in order of electronegativity, the lowest first."""
 
     def __init__(self, formula: Formula, elements: _Elements, mixed: frozenset[str]) -> None:
-        counts = reduced_amounts(formula)
+        counts = whole_amounts(formula)
         atoms = sum(counts.values())
         whole = all(float(amount).is_integer() for amount in formula.amounts.values())
         if atoms > _MOST_ATOMS:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from matfm.chem.functional_groups import functional_groups
-from matfm.chem.selfies import CONSTRAINTS, _constrained, selfies_to_smiles, split_selfies
-from matfm.chem.smiles import _RDKIT_LOG, parse_smiles, split_smiles
+from matfm.chem.selfies import CONSTRAINTS, constrained, selfies_to_smiles, split_selfies
+from matfm.chem.smiles import RDKIT_LOG, parse_smiles, split_smiles
 from matfm.errors import MatfmError
 
 _BONDS = frozenset(("-", "=", "#", "$", ":", "~", "/", "\\", "->", "<-"))
@@ -123,7 +123,7 @@ def _molecule(smiles: str) -> Any:
 
     parameters: Any = Chem.SmilesParserParams()
     parameters.removeHs = False
-    with _RDKIT_LOG, rdBase.BlockLogs():
+    with RDKIT_LOG, rdBase.BlockLogs():
         return Chem.MolFromSmiles(smiles, parameters)
 
 
@@ -176,7 +176,7 @@ def _decoded(text: str, constraints: Mapping[str, int]) -> tuple[str, list[int],
     """
     import selfies
 
-    with _constrained(constraints):
+    with constrained(constraints):
         smiles = selfies_to_smiles(text, constraints)
         _, entries = selfies.decoder(text.strip(), attribute=True)
     symbols = split_selfies(text.strip())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 from matfm.chem.formula import Formula, read_formula
+from matfm.chem.formula_text import formula_text
 
 _DECIMALS = 6
 _SIMPLE_ATOMS = 1_000
 _PARTS = 10**_DECIMALS
 
 
-def reduced_amounts(formula: Formula) -> dict[str, int]:
+def whole_amounts(formula: Formula) -> dict[str, int]:
     """Whole numbers of atoms without a common divisor, in the order of the formula. Charge and phase do not count.
 
     Exact for amounts of up to six decimals: `Fe0.75O` gives Fe 3, O 4, and `Li0.333O` gives Li 333, O 1000. Amounts
@@ -35,14 +36,7 @@ def canonical_formula(text: str) -> str:
     Raises:
         MatfmError: the formula cannot be read.
     """
-    return hill_text(reduced_amounts(read_formula(text)))
-
-
-def hill_text(counts: dict[str, int]) -> str:
-    """Carbon first, then hydrogen, then by letter; without carbon all by letter (Hill 1900)."""
-    first = {"C": 0, "H": 1} if "C" in counts else {}
-    ordered = sorted(counts, key=lambda symbol: (first.get(symbol, 2), symbol))
-    return "".join(f"{symbol}{counts[symbol] if counts[symbol] > 1 else ''}" for symbol in ordered)
+    return formula_text(whole_amounts(read_formula(text)), "hill")
 
 
 def _simplest(shares: list[float]) -> list[int]:

@@ -59,7 +59,7 @@ def smiles_to_selfies(smiles: str, constraints: Mapping[str, int] = CONSTRAINTS)
         raise MatfmError(text, text.index("*"), "SELFIES has no wildcard")
     if ":" in text and _has_lone_aromatic_bond(parsed.molecule):
         raise MatfmError(text, text.index(":"), "SELFIES has no aromatic bond between atoms that are not aromatic")
-    with _constrained(constraints):
+    with constrained(constraints):
         try:
             return str(selfies.encoder(text, strict=True))
         except selfies.EncoderError as error:
@@ -87,7 +87,7 @@ def selfies_to_smiles(text: str, constraints: Mapping[str, int] = CONSTRAINTS) -
         raise MatfmError(repr(text), 0, "a SELFIES is text, for example '[C][C][O]'")
     text = text.strip()
     symbols = _check_symbols(text)
-    with _constrained(constraints):
+    with constrained(constraints):
         for symbol in dict.fromkeys(symbols):
             if not _is_symbol(symbol):
                 raise MatfmError(text, text.index(symbol), _why_not(symbol))
@@ -163,7 +163,7 @@ def _one_line(message: str) -> str:
 
 
 @contextmanager
-def _constrained(constraints: Mapping[str, int]) -> Iterator[None]:
+def constrained(constraints: Mapping[str, int]) -> Iterator[None]:
     """Work under `constraints`; what the process had before holds again afterwards."""
     import selfies
 

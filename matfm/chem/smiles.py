@@ -31,7 +31,7 @@ _LOOK_ALIKES = dict(
 )
 """Characters that look like those of SMILES and come with text copied from documents."""
 
-_RDKIT_LOG = threading.Lock()
+RDKIT_LOG = threading.Lock()
 """RDKit's log belongs to the process: it is silenced, read and given back by one thread at a time."""
 
 
@@ -120,7 +120,7 @@ def _read_with_rdkit(body: str) -> tuple[Any, str]:
     """The sanitised molecule or None, and what RDKit said; nothing reaches stderr."""
     from rdkit import Chem, rdBase
 
-    with _RDKIT_LOG, rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
+    with RDKIT_LOG, rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
         try:
             molecule = Chem.MolFromSmiles(body)
         except (RuntimeError, ValueError, OverflowError) as error:

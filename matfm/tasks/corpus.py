@@ -16,7 +16,7 @@ from matfm.core.files import sha256_of
 from matfm.core.token_files import token_writer
 from matfm.errors import MatfmError
 from matfm.tasks.data import Reject, reject_writer
-from matfm.tasks.encoding import EncodedRows, encode_formulas
+from matfm.tasks.encoding import EncodedRows, encode_formulas, readings_to_check
 from matfm.tasks.line_encoding import TokenCounts, encode_lines
 from matfm.tasks.parallel import available_cores, map_in_order
 from matfm.tasks.tables import Chunk, iterate_table
@@ -91,6 +91,7 @@ def encode(config: EncodeConfig) -> dict[str, Any]:
     workers = config.workers or available_cores()
     rows = rejected = 0
     counts = TokenCounts()
+    warnings: dict[int, str] = {}
     meta: dict[str, Any] = {"kind": config.kind, "vocabulary": config.vocabulary or "shipped"}
     with (
         token_writer(Path(config.out), config.kind == "composition", meta) as writer,
@@ -108,6 +109,7 @@ def encode(config: EncodeConfig) -> dict[str, Any]:
             writer.append(encoded.tokens, encoded.rows + chunk.first_row)
             rows += chunk.rows
             counts.add(chunk_counts)
+            warnings.update({chunk.first_row + row: reading for row, reading in encoded.warnings.items()})
             bar.update(chunk.rows)
         meta.update(unknown_tokens=counts.unknown.total(), truncated=counts.truncated)
     return {
@@ -117,6 +119,7 @@ def encode(config: EncodeConfig) -> dict[str, Any]:
         "rows_in": rows,
         "rows_used": writer.sequences,
         "rows_rejected": rejected,
+        **readings_to_check(warnings),
         "tokens": writer.tokens,
         "unknown_tokens": counts.unknown.total(),
         "unknown": dict(counts.unknown.most_common(_NAMED)),

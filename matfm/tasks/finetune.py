@@ -24,7 +24,7 @@ from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks import cards, plots
 from matfm.tasks.data import Reject, write_rejects
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.encoding import encode_formulas, parse_number
+from matfm.tasks.encoding import encode_formulas, parse_number, readings_to_check
 from matfm.tasks.predictor import FitConfig, Targets, predict_members, train_predictor
 from matfm.tasks.splitting import SPLIT_FILE, UsableRows, make_split, resumed_split, shared_rows
 from matfm.tasks.tables import Chunk, column_property, read_table, table_writer
@@ -111,6 +111,8 @@ class LabelledRows:
     targets: Targets
     rows_in: int
     rejects: list[Reject]
+    warnings: dict[int, str]
+    """Row in the table to a reading of its formula that should be checked."""
 
     def parts_of_table(self) -> np.ndarray:
         """Part of every row of the table; `-` for those that are not used."""
@@ -168,6 +170,7 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
         "rows_in": labelled.rows_in,
         "rows_used": len(labelled.rows),
         "rows_rejected": labelled.rows_in - len(labelled.rows),
+        **readings_to_check(labelled.warnings),
         "rows": {part: int((labelled.parts == part).sum()) for part in PARTS},
         "split_sha256": split.sha256,
         "leakage": shared_rows(labelled.inputs, labelled.parts, config.kind),
@@ -235,7 +238,9 @@ def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -
     tokens.targets_RK = targets_RK[rows].astype(np.float32)
     kept = [inputs[row] for row in rows]
     known = tuple(column_property(config.table, name) for name in config.targets)
-    return LabelledRows(tokens, rows, kept, parts, method, Targets(known, classes), table.rows, rejects)
+    return LabelledRows(
+        tokens, rows, kept, parts, method, Targets(known, classes), table.rows, rejects, encoded.warnings
+    )
 
 
 def score_parts(labelled: LabelledRows, predicted: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:

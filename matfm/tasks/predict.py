@@ -16,7 +16,7 @@ from matfm.chem.units import Property
 from matfm.errors import MatfmError
 from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.encoding import encode_formulas
+from matfm.tasks.encoding import EncodedRows, encode_formulas, readings_to_check
 from matfm.tasks.finetune import CALIBRATION, ENSEMBLE, prediction_columns
 from matfm.tasks.predictor import Targets, load_predictor, predict_members
 from matfm.tasks.tables import Chunk, iterate_table, table_writer
@@ -58,11 +58,14 @@ def run(config: PredictConfig) -> dict[str, Any]:
     first.column(config.input, config.table)
     schema = _schema(first, targets, len(members), widths)
     rows = failed = 0
+    warnings: dict[int, str] = {}
     reasons: dict[str, int] = {}
     with table_writer(config.out, schema) as append, tqdm(desc="predict", unit="row", disable=None, leave=False) as bar:
         chunk: Chunk | None = first
         while chunk is not None:
-            columns, errors = _predict_chunk(chunk, config.input, members, targets, widths, device)
+            encoded = encode_formulas(chunk.columns[config.input])
+            warnings.update({chunk.first_row + row: reading for row, reading in encoded.warnings.items()})
+            columns, errors = _predict_chunk(chunk, encoded, members, targets, widths, device)
             append({**chunk.columns, **columns})
             for row, reason in sorted(errors.items()):
                 failed += 1
@@ -78,6 +81,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
         "rows_in": rows,
         "rows_predicted": rows - failed,
         "rows_with_error": failed,
+        **readings_to_check(warnings),
         "first_errors": [{"row": row, "reason": reason} for reason, row in reasons.items()],
     }
 
@@ -104,13 +108,12 @@ def targets_of(model: MatBERTForProperty) -> Targets:
 
 def _predict_chunk(
     chunk: Chunk,
-    column: str,
+    encoded: EncodedRows,
     members: list[MatBERTForProperty],
     targets: Targets,
     widths: dict[str, float],
     device: Any,
 ) -> tuple[dict[str, list[Any]], dict[int, str]]:
-    encoded = encode_formulas(chunk.columns[column])
     errors = {**encoded.errors, **chunk.errors}
     readable = np.array([row not in chunk.errors for row in encoded.rows], dtype=bool)
     rows = encoded.rows[readable]

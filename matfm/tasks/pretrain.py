@@ -30,7 +30,7 @@ from matfm.models.pooling import POOLINGS
 from matfm.models.saving import save_model
 from matfm.tasks import cards, data, plots
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.encoding import EncodedRows, encode_formulas, parse_number
+from matfm.tasks.encoding import EncodedRows, encode_formulas, parse_number, readings_to_check
 from matfm.tasks.recipes import load_recipe
 from matfm.tasks.tables import Chunk, column_property, read_table
 
@@ -124,6 +124,8 @@ class Corpus:
     held_out: RaggedTokens
     properties: tuple[Property, ...]
     rejects: list[data.Reject]
+    warnings: dict[int, str]
+    """Row in the table to a reading of its formula that should be checked."""
 
 
 def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -165,6 +167,7 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
         "rows_in": len(corpus.train) + len(corpus.held_out) + len(corpus.rejects),
         "rows_used": len(corpus.train) + len(corpus.held_out),
         "rows_rejected": len(corpus.rejects),
+        **readings_to_check(corpus.warnings),
         "rows_held_out": len(corpus.held_out),
         "parameters": sum(p.numel() for p in model.parameters()),
         **result,
@@ -196,7 +199,8 @@ def load_corpus(config: CorpusConfig, out: Path) -> Corpus:
     train = encoded.tokens.take(np.flatnonzero(~held_out))
     if len(train) == 0 or not held_out.any():
         raise MatfmError(f"{path} has {len(encoded.rows)} readable rows, too few to hold out {config.held_out:.0%}")
-    return Corpus(train, encoded.tokens.take(np.flatnonzero(held_out)), properties, rejects + bad)
+    held_out_rows = encoded.tokens.take(np.flatnonzero(held_out))
+    return Corpus(train, held_out_rows, properties, rejects + bad, encoded.warnings)
 
 
 def new_model(config: PretrainConfig, corpus: Corpus) -> MatBERTForPretraining:

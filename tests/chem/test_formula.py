@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from matfm import FormulaWarning, MatfmError, parse_formula, read_formula
+from matfm.chem.composition_groups import composition_group
 from matfm.chem.composition_schemes import encode_fractions
-from matfm.chem.splits import composition_group
 
 TRICKY = json.loads((Path(__file__).parents[1] / "data" / "tricky.json").read_text("utf-8"))["formulas"]
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from smact.screening import pauling_test, smact_validity
 
-from matfm import MatfmError, parse_formula
+from matfm import MatfmError, read_formula
+from matfm.chem.composition_groups import composition_group
 from matfm.chem.composition_validity import (
     CHARGE_TOLERANCE,
     OXIDATION_STATES,
@@ -19,8 +20,7 @@ from matfm.chem.composition_validity import (
     element_table,
 )
 from matfm.chem.molecule_validity import canonical_selfies, canonical_smiles, valid_molecule
-from matfm.chem.reduced_composition import canonical_formula, reduced_amounts
-from matfm.chem.splits import composition_group
+from matfm.chem.reduced_composition import canonical_formula, whole_amounts
 from matfm.chem.validity import ValidityCounter, Verdict, validity_check, validity_report
 
 SAMPLE = (
@@ -66,7 +66,7 @@ def test_smact_says_the_same_of_real_formulas(states, alloys):
 
 
 def test_mixed_valence_adds_only_what_smact_adds():
-    short = [formula for formula in SAMPLE if sum(parse_formula(formula).amounts.values()) < 9]
+    short = [formula for formula in SAMPLE if sum(read_formula(formula).amounts.values()) < 9]
     added = [f for f in short if charge_balance(f, mixed_valence=True).charge_neutral and not charge_neutral(f)]
     for formula in [*added, "Fe3O4", "Mn3O4", "Co3O4"]:
         assert electronegativity_balanced(formula, mixed_valence=True)
@@ -75,7 +75,7 @@ def test_mixed_valence_adds_only_what_smact_adds():
 
 def brute_force(formula):
     """All products of known states: neutral ones, and those among them that pass SMACT's Pauling test."""
-    elements, counts = element_table("icsd24"), reduced_amounts(formula)
+    elements, counts = element_table("icsd24"), whole_amounts(formula)
     whole = all(amount.is_integer() for amount in formula.amounts.values())
     tolerance = 0 if whole else int(CHARGE_TOLERANCE * sum(counts.values()))
     values = [elements.electronegativity.get(symbol) for symbol in counts]
@@ -98,14 +98,14 @@ def written(composition):
 
 @given(compositions)
 def test_the_search_finds_what_brute_force_finds(composition):
-    formula = parse_formula(written(composition))
+    formula = read_formula(written(composition))
     found = charge_balance(formula, alloys=False)
     assert (found.charge_neutral, found.electronegativity_balanced) == brute_force(formula)
 
 
 @given(compositions, st.booleans())
 def test_the_assignment_proves_the_answer(composition, mixed):
-    elements, formula = element_table("icsd24"), parse_formula(written(composition))
+    elements, formula = element_table("icsd24"), read_formula(written(composition))
     found = charge_balance(formula, alloys=False, mixed_valence=mixed)
     assert (found.states is not None) == found.charge_neutral >= found.electronegativity_balanced
     assert (found.reason is None) == found.electronegativity_balanced
@@ -192,7 +192,7 @@ def test_decimal_amounts_are_not_cut_to_whole_ones():
         smact_validity("Zn0.9Ga0.1P0.1Se0.9", oxidation_states_set="icsd24")
     for formula in DECIMAL:
         found = charge_balance(formula, alloys=False)
-        assert (found.charge_neutral, found.electronegativity_balanced) == brute_force(parse_formula(formula))
+        assert (found.charge_neutral, found.electronegativity_balanced) == brute_force(read_formula(formula))
 
 
 def test_many_elements_and_large_numbers_are_fast():
@@ -234,7 +234,7 @@ def test_unknown_sets_and_missing_smact_are_sentences(monkeypatch):
 def test_canonical_formulas_are_canonical(composition):
     text = canonical_formula(written(composition))
     assert canonical_formula(text) == text
-    assert parse_formula(text).amounts == reduced_amounts(parse_formula(text))
+    assert read_formula(text).amounts == whole_amounts(read_formula(text))
     assert composition_group(text) == composition_group(written(composition))
 
 

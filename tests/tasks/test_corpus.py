@@ -130,3 +130,11 @@ def test_files_that_are_no_vocabulary_are_named(tmp_path):
         load_vocabulary(bad)
     with pytest.raises(MatfmError, match="is not a file; give a vocabulary"):
         load_vocabulary(tmp_path / "none.json")
+
+
+def test_readings_to_check_are_reported_and_used(tmp_path):
+    path = table(tmp_path / "t.csv", ["Fe2O3", "CuSO4.5H2O", "U235O2", "LiD"])
+    summary = encode(EncodeConfig(path, "text", str(tmp_path / "tokens")))
+    assert (summary["rows_used"], summary["rows_to_check"]) == (4, 3)
+    assert [entry["row"] for entry in summary["first_to_check"]] == [1, 2, 3]
+    assert "hydrate" in summary["first_to_check"][0]["reading"]

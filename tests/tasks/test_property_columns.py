@@ -67,7 +67,7 @@ def test_finetuning_takes_the_same(table):
 def test_the_card_gives_units_only_to_scores_that_have_them(table, tmp_path):
     path, _ = table
     summary = {
-        "trainable_share": 1.0, "rows_in": 1, "rows_used": 1, "rows_rejected": 0, "rows": {"test": 1}, "seconds": 1.0,
+        "trainable_share": 1.0, "rows_in": 1, "rows_used": 1, "rows_rejected": 0, "rows": {"test": 1}, "seconds": 1.0, "leakage": {},
         "units": {"e_hull": "meV/atom"}, "metrics": {"test": {"e_hull": {"n": 1, "mae": 2.0, "rmse": 3.0, "r2": 0.5}}},
     }  # fmt: skip
     write_finetuning_card(tmp_path, finetune.FinetuneConfig(path, "formula", ("e_hull",)), summary)
