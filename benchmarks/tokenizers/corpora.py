@@ -43,5 +43,13 @@ def formulas(wheel: Path) -> list[str]:
     return list(found)
 
 
+def oqmd(wheel: Path) -> list[str]:
+    """Formulas of OQMD's formation enthalpies, all three parts."""
+    with zipfile.ZipFile(wheel) as archive:
+        folder = "crabnet/data/benchmark_data/OQMD_Formation_Enthalpy/"
+        parts = sorted(name for name in archive.namelist() if name.startswith(folder))
+        return [row["formula"] for name in parts for row in _records(archive, name)]
+
+
 def _records(archive: zipfile.ZipFile, name: str) -> csv.DictReader[str]:
     return csv.DictReader(io.StringIO(archive.read(name).decode("utf-8-sig")))
