@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from matfm.chem.formula import read_formula
+from matfm.chem.reduced_composition import whole_amounts
 from matfm.errors import MatfmError
 
 KMEANS_STARTS = 10
 """k-means is begun this often; the best result counts."""
 
 
-def composition_group(formula: str) -> frozenset[tuple[str, float]]:
+def composition_group(formula: str) -> frozenset[tuple[str, int]]:
     """Equal for formulas of the same reduced composition, however they are written."""
-    return frozenset((symbol, round(share, 6)) for symbol, share in read_formula(formula).fractions.items())
+    return frozenset(whole_amounts(read_formula(formula)).items())
 
 
 def chemical_system(formula: str) -> frozenset[str]:

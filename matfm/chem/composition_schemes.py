@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Protocol
 
 from matfm.chem.elements import SYMBOLS
@@ -31,7 +32,6 @@ MOST_REPEATED = 512
 """Atoms that the scheme `repeat` writes for one formula at most."""
 
 _WHOLE = tuple(str(number) for number in range(1, LARGEST_COUNT + 1))
-_ONE = "1"
 _SPELLED = tuple(f"#{character}" for character in "0123456789.")
 
 
@@ -115,16 +115,22 @@ class Count:
         return tokens, None
 
     def text(self, tokens: Sequence[str], _: Sequence[float] | None) -> str:
-        """Tokens side by side. Two amounts in a row stay apart, so that generated nonsense is rejected when read."""
+        """The amounts as written. Tokens that are no formula stay apart (with their `#`), and are rejected when read."""
         pieces: list[str] = []
-        before = ""
-        for part in tokens:
-            number = part in _WHOLE or part in _SPELLED
-            if number and before and not (before in SYMBOLS or (before in _SPELLED and part in _SPELLED)):
-                pieces.append(" ")
-            pieces.append("" if part == _ONE and before in SYMBOLS else part.removeprefix("#"))
-            before = part
-        return "".join(pieces)
+        for spelled, group in groupby(tokens, _SPELLED.__contains__):
+            run = list(group)
+            pieces += [_spelled_amount("".join(run).replace("#", ""))] if spelled else run
+        amounts = dict(zip(pieces[::2], pieces[1::2], strict=False))
+        well_formed = len(pieces) == 2 * len(amounts) and all(
+            symbol in SYMBOLS and amount[:1].isdigit() for symbol, amount in amounts.items()
+        )
+        return formula_text({s: float(a) for s, a in amounts.items()}) if well_formed else " ".join(pieces)
+
+
+def _spelled_amount(written: str) -> str:
+    """An amount spelled with `#` tokens; it keeps a `#` if the scheme would not have written it so."""
+    canonical = written not in _WHOLE and written.count(".") <= 1 and written.strip(".") == written
+    return written if canonical and float(written) > 0 and format_amount(float(written)) == written else f"#{written}"
 
 
 SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (Fraction(), Repeat(), Count())}

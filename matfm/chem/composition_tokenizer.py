@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizer
 
-from matfm.chem.composition_schemes import CLS, PAD, SCHEMES, SEP, SPECIAL_AMOUNT, UNK
+from matfm.chem.composition_schemes import CLS, SCHEMES, SEP, SPECIAL_AMOUNT, UNK
 from matfm.chem.formula import read_formula
 from matfm.chem.formula_text import ORDERS
 from matfm.chem.vocabulary import SPECIAL_TOKENS, token_ids
@@ -71,10 +71,22 @@ class CompositionTokenizer(PreTrainedTokenizer):
         return {**self._vocabulary, **self.added_tokens_encoder}
 
     def decode(self, token_ids: Any, *args: Any, amounts: Sequence[float] | None = None, **kwargs: Any) -> Any:
-        """Text of ids, or of what a call on one formula returned; see `to_formula` for special tokens left out."""
+        """Text of ids. With amounts, or given what a call returned, formulas without special tokens."""
         if isinstance(token_ids, Mapping):
-            amounts, token_ids = token_ids.get(_CHANNEL), token_ids["input_ids"]
+            return self._formulas(token_ids["input_ids"], token_ids.get(_CHANNEL))
         return super().decode(token_ids, *args, **kwargs) if amounts is None else self.to_formula(token_ids, amounts)
+
+    def batch_decode(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        """Texts of several sequences of ids, or formulas of what a call returned."""
+        if isinstance(sequences, Mapping):
+            return self._formulas(sequences["input_ids"], sequences.get(_CHANNEL))
+        return super().batch_decode(sequences, *args, **kwargs)
+
+    def _formulas(self, ids: Any, amounts: Any) -> Any:
+        """One formula of a flat list of ids, a list of formulas of nested ones."""
+        if not hasattr(ids[0], "__len__") or getattr(ids, "ndim", 2) == 1:
+            return self.to_formula(ids, amounts)
+        return [self.to_formula(row, None if amounts is None else amounts[i]) for i, row in enumerate(ids)]
 
     def to_formula(self, ids: Sequence[int], amounts: Sequence[float] | None = None) -> str:
         """The formula of one sequence of ids, special tokens left out.
@@ -107,27 +119,43 @@ class CompositionTokenizer(PreTrainedTokenizer):
         end = [] if self._scheme.name == "fraction" else [SEP]
         return [CLS, *token_ids_0, *([SEP, *token_ids_1] if token_ids_1 else []), *end]
 
+    def get_special_tokens_mask(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
+        """1 for special tokens, 0 for those of the formula."""
+        built = (
+            token_ids_0
+            if already_has_special_tokens
+            else self.build_inputs_with_special_tokens(token_ids_0, token_ids_1)
+        )
+        return [int(index in self.all_special_ids) for index in built]
+
     def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
-        if self._scheme.name != "fraction" or isinstance(text, (list, tuple)) or text_pair is not None:
+        if isinstance(text, str) and not text.strip():
+            read_formula(text)  # raises: an empty text has no tokens, and would not be looked at
+        if self._scheme.name != "fraction" or (isinstance(text, (list, tuple)) and isinstance(text[0], (list, tuple))):
             return super()._encode_plus(text, text_pair, **kwargs)
+        if isinstance(text, (list, tuple)) and not kwargs.get("is_split_into_words"):
+            return super()._encode_plus(text, text_pair, **kwargs)
+        if text_pair is not None or not isinstance(text, str):
+            raise MatfmError("the scheme 'fraction' encodes one formula at a time: no pairs, no split words")
         tensors = kwargs.pop("return_tensors", None)
         encoded = super()._encode_plus(text, **kwargs)
-        fractions = self._scheme.tokens(read_formula(text), self._order)[1] or []
-        special = 1 if kwargs.get("add_special_tokens", True) else 0
-        amounts = [SPECIAL_AMOUNT] * special + fractions
-        ids = encoded["input_ids"]
-        encoded[_CHANNEL] = _fill(amounts[: len(ids)], len(ids), "left" if ids and ids[0] == PAD else "right")
+        formula = read_formula(text).fractions
+        of_token = {self._vocabulary[symbol]: fraction for symbol, fraction in formula.items()}
+        encoded[_CHANNEL] = [of_token.get(index, SPECIAL_AMOUNT) for index in encoded["input_ids"]]
         return BatchEncoding(encoded.data, tensor_type=tensors, prepend_batch_axis=True)
 
     def pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> BatchEncoding:
         """Pad ids, mask and amounts alike."""
         tensors = kwargs.pop("return_tensors", None)
+        side = kwargs.get("padding_side") or self.padding_side
         padded = super().pad(encoded_inputs, *args, **kwargs)
         if _CHANNEL in padded:
             rows, amounts = padded["input_ids"], padded[_CHANNEL]
             single = bool(rows) and isinstance(rows[0], int)
             filled = [
-                _fill(list(row_amounts), len(row), self.padding_side)
+                _fill(list(row_amounts), len(row), side)
                 for row, row_amounts in zip([rows] if single else rows, [amounts] if single else amounts, strict=True)
             ]
             padded[_CHANNEL] = filled[0] if single else filled

@@ -57,7 +57,7 @@ def evaluate(found: re.Match[str], text: str, values: Mapping[str, decimal.Decim
     missing = dict.fromkeys(name for *_, name, _ in terms if name and name not in values)
     if missing:
         wanted = ", ".join(f"'{name}': ..." for name in missing)
-        reason = f"the amount '{expression}' needs a value; pass variables={{{wanted}}}"
+        reason = f"the amount '{expression}' needs a value; write a number or, in Python, pass variables={{{wanted}}}"
         raise MatfmError(text, found.start(), reason)
     with decimal.localcontext(decimal.Context(prec=40, traps=[])):
         total = decimal.Decimal(0)

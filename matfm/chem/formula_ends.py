@@ -74,12 +74,14 @@ def _takes_count(body: str) -> bool:
 def hydrate_stop(body: str) -> int:
     """Position of the full stop that is a hydrate dot (`CuSO4.5H2O`), or -1.
 
-    It stands before an optional count and one water molecule at the very end; `Na0.5H2O` is excepted, as
-    a number before the dot would be zero.
+    It stands before an optional count and one water molecule at the very end. Excepted are `Na0.5H2O`, as a number
+    before the dot would be zero, and the decimal count of `CaSO4·1.5H2O`.
     """
     found = _HYDRATE_STOP.search(body, max(0, len(body) - _LONGEST_HYDRATE))
     if not found:
         return -1
     before = body[: found.start()]
-    digits = before[len(before.rstrip("0123456789")) :]
-    return -1 if digits and not digits.strip("0") else found.start()
+    head = before.rstrip("0123456789")
+    digits = before[len(head) :]
+    is_count = digits and head.rstrip().endswith("·")
+    return -1 if is_count or (digits and not digits.strip("0")) else found.start()

@@ -24,10 +24,10 @@ LARGEST_USUAL_AMOUNT = 100.0
 
 _ELEMENT = re.compile(r"Uu[bhopqst](?![a-z])|[A-Z][a-z]?")
 _TOKEN = re.compile(
-    rf"(?P<number>{NUMBER})|(?P<open>[(\[{{])|(?P<close>[)\]}}])|(?P<dot>·)|(?P<stop>\.)|(?P<space>\s+)"
+    rf"(?P<number>{NUMBER})|(?P<open>[(\[{{])|(?P<close>[)\]}}])|(?P<dot>·)|(?P<stop>\.)|(?P<space>[^\S\r\n]+)"
 )
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-_OXIDATION_STATE = re.compile(r"\((?:I{1,3}|IV|VI{0,3})\)(?![0-9.])")
+_OXIDATION_STATE = re.compile(r"\((?:I{2,3}|IV|VI{1,3}|[IV](?=\)(?![0-9.])))\)")
 _DEFAULT_EXPRESSION = expression_pattern(CONVENTIONAL_NAMES)
 _DECIMAL_COMMA = re.compile(",[0-9]")
 _INITIALS = frozenset(name[0] for name in CONVENTIONAL_NAMES)

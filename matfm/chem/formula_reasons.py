@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 _PERCENT = "add wt% or at% to read percentages"
 
 _REASONS = {
@@ -17,6 +19,8 @@ _REASONS = {
     "_": "write an amount directly behind its element, without '_'",
     "$": "give the formula as plain text, without '$'",
     "\\": "give the formula as plain text, without '\\'",
+    "\n": "a line break; one cell holds one formula",
+    "\r": "a line break; one cell holds one formula",
     "·": "a hydrate dot stands between two formulas",
 }
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
@@ -27,6 +31,8 @@ def unreadable(text: str, position: int) -> str:
     character, before, after = text[position], text[position - 1 : position], text[position + 1 : position + 2]
     if character == "-":
         return _hyphen(after)
+    if character == "/" and before.isdigit() and after.isdigit():
+        return "write the fraction as a decimal, like 0.333"
     if character in _REASONS:
         decimal_comma = character == "," and before.isdigit() and after.isdigit()
         return "write decimals with a full stop, not a comma" if decimal_comma else _REASONS[character]
@@ -35,6 +41,8 @@ def unreadable(text: str, position: int) -> str:
     if character.islower():
         variable = f"; if it is a variable, pass variables={{'{character}': ...}}" if before in {"+", "-"} else ""
         return f"'{character}' starts no element symbol; symbols begin with a capital letter, as in 'Fe2O3'{variable}"
+    if unicodedata.category(character) == "Cf":
+        return f"an invisible character (U+{ord(character):04X}); delete it"
     return f"{character!r} (U+{ord(character):04X}) has no meaning in a formula"
 
 
@@ -42,5 +50,5 @@ def _hyphen(after: str) -> str:
     if after.isdigit() or after == ".":
         return f"an amount cannot be negative; for alloy notation like Fe-18Cr {_PERCENT}"
     if after.islower():
-        return f"if '{after}' is a variable, pass variables={{'{after}': ...}}"
+        return f"if '{after}' is a variable, write its value or, in Python, pass variables={{'{after}': ...}}"
     return f"a hyphen joins the parts of a mixture; write one formula like Al1.6Cr0.4O3, or {_PERCENT}"

@@ -135,20 +135,27 @@ def test_repeat_refuses_what_it_cannot_write():
 @pytest.mark.parametrize(
     ("tokens", "text"),
     [
-        (["Na", "Cl"], "NaCl"),
-        (["Fe", "2", "3", "O"], "Fe2 3O"),
-        (["2", "Fe"], "2Fe"),
-        (["Fe", "#1", "2"], "Fe1 2"),
-        (["Fe", "2", "#5"], "Fe2 5"),
-        (["Fe", "1", "#5"], "Fe 5"),
+        (["Fe", "2", "3", "O"], "Fe 2 3 O"),
+        (["2", "Fe"], "2 Fe"),
+        (["Fe", "#1", "2"], "Fe #1 2"),
+        (["Fe", "2", "#5"], "Fe 2 #5"),
+        (["Fe", "#.", "2", "O", "3"], "Fe #. 2 O 3"),
+        (["Fe", "#0", "#2", "O", "1"], "Fe #02 O 1"),
+        (["Fe", "2", "Fe", "1"], "Fe 2 Fe 1"),
+        (["O", "4", "#.", "#5", "H", "2", "O", "1"], "O 4 #.5 H 2 O 1"),
     ],
 )
 def test_generated_nonsense_decodes_to_text_that_is_rejected(tokens, text):
     tokenizer = TOKENIZERS["count"]
     assert tokenizer.decode(tokenizer.convert_tokens_to_ids(tokens)) == text
-    if text != "NaCl":
-        with pytest.raises(MatfmError):
-            read_formula(text)
+    with pytest.raises(MatfmError):
+        read_formula(text)
+
+
+def test_a_decoded_decimal_before_water_is_no_hydrate():
+    ids = TOKENIZERS["count"]("SN4.5H2O1")["input_ids"]
+    decoded = TOKENIZERS["count"].decode(ids, skip_special_tokens=True)
+    assert read_formula(decoded).amounts == {"S": 1, "N": 4.5, "H": 2, "O": 1}
 
 
 @pytest.mark.parametrize("scheme", ["repeat", "count"])
@@ -167,3 +174,45 @@ def test_unknown_schemes_and_orders_are_named():
         CompositionTokenizer(scheme="counts")
     with pytest.raises(MatfmError, match="order is 'Hill'"):
         CompositionTokenizer(order="Hill")
+
+
+def test_amounts_stay_beside_their_elements_however_it_is_padded_and_cut():
+    tokenizer = TOKENIZERS["fraction"]
+    left = tokenizer(["Fe2O3", "LiCoNiO2"], padding=True, padding_side="left")
+    assert left["input_ids"][0][:2] == [0, 0]
+    assert left["amounts"][0] == pytest.approx([0, 0, 0, 0.4, 0.6])
+    one = tokenizer("Fe2O3", padding="max_length", max_length=5, padding_side="left")
+    assert one["amounts"] == pytest.approx([0, 0, 0, 0.4, 0.6])
+    cut = CompositionTokenizer(truncation_side="left")("LiCoNiMnO2", truncation=True, max_length=3)
+    assert tokenizer.convert_ids_to_tokens(cut["input_ids"]) == ["[CLS]", "Mn", "O"]
+    assert cut["amounts"] == pytest.approx([0, 1 / 6, 1 / 3])
+    right = tokenizer("LiCoNiMnO2", truncation=True, max_length=3)
+    assert right["amounts"] == pytest.approx([0, 1 / 6, 1 / 6])
+
+
+@pytest.mark.parametrize("scheme", ["fraction", "repeat", "count"])
+def test_special_tokens_are_marked(scheme):
+    encoded = TOKENIZERS[scheme]("Fe2O3", return_special_tokens_mask=True)
+    ids, special = encoded["input_ids"], encoded["special_tokens_mask"]
+    assert special == [int(index in (CLS, SEP)) for index in ids]
+
+
+@pytest.mark.parametrize("scheme", ["fraction", "repeat", "count"])
+def test_what_is_no_single_formula_is_refused(scheme):
+    for empty in ("", " "):
+        with pytest.raises(MatfmError, match="empty"):
+            TOKENIZERS[scheme](empty)
+    if scheme == "fraction":
+        for call in (
+            lambda: TOKENIZERS[scheme]("Fe", "O"),
+            lambda: TOKENIZERS[scheme](["Fe"], is_split_into_words=True),
+        ):
+            with pytest.raises(MatfmError, match="one formula"):
+                call()
+
+
+def test_what_a_call_returned_can_be_decoded():
+    tokenizer = TOKENIZERS["fraction"]
+    assert tokenizer.decode(tokenizer("Fe2O3", return_tensors="pt")) == ["Fe2O3"]
+    assert tokenizer.decode(tokenizer(["Fe2O3", "NaCl"], padding=True)) == ["Fe2O3", "NaCl"]
+    assert tokenizer.batch_decode(tokenizer(["Fe2O3", "NaCl"], padding=True)) == ["Fe2O3", "NaCl"]

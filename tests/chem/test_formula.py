@@ -26,7 +26,7 @@ TRICKY_RESULTS = {
     "Hf": {"Hf": 1},
     "Li0.5CoO2": {"Li": 0.5, "Co": 1, "O": 2},
     "YBa2Cu3O6.93": {"Y": 1, "Ba": 2, "Cu": 3, "O": 6.93},
-    "Y1Ba2Cu3O7-x": (9, "the amount '7-x' needs a value; pass variables={'x': ...}"),
+    "Y1Ba2Cu3O7-x": (9, "the amount '7-x' needs a value; write a number or, in Python, pass variables={'x': ...}"),
     "Fe0.00009Ni0.99991": {"Fe": 0.00009, "Ni": 0.99991},
     "Al1e-3Fe0.999": {"Al": 0.001, "Fe": 0.999},
     "Ca3(PO4)2": {"Ca": 3, "P": 2, "O": 8},
@@ -337,7 +337,12 @@ def test_an_isotope_takes_a_variable_too():
 @pytest.mark.parametrize(
     ("text", "variables", "position", "reason"),
     [
-        ("La1-xSrxMnO3", None, 2, "the amount '1-x' needs a value; pass variables={'x': ...}"),
+        (
+            "La1-xSrxMnO3",
+            None,
+            2,
+            "the amount '1-x' needs a value; write a number or, in Python, pass variables={'x': ...}",
+        ),
         ("O3-δ", {"x": 1}, 1, "pass variables={'δ': ...}"),
         ("Fe1-x-yO", {}, 2, "pass variables={'x': ..., 'y': ...}"),
         ("Fe1-x-yO", {"x": 1}, 2, "pass variables={'y': ...}"),
