@@ -115,7 +115,7 @@ class Count:
         return tokens, None
 
     def text(self, tokens: Sequence[str], _: Sequence[float] | None) -> str:
-        """The amounts as written. Tokens that are no formula stay apart (with their `#`), and are rejected when read."""
+        """The amounts as written. Tokens that are no formula stay apart and are rejected when read."""
         pieces: list[str] = []
         for spelled, group in groupby(tokens, _SPELLED.__contains__):
             run = list(group)

@@ -133,9 +133,8 @@ class CompositionTokenizer(PreTrainedTokenizer):
     def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
         if isinstance(text, str) and not text.strip():
             read_formula(text)  # raises: an empty text has no tokens, and would not be looked at
-        if self._scheme.name != "fraction" or (isinstance(text, (list, tuple)) and isinstance(text[0], (list, tuple))):
-            return super()._encode_plus(text, text_pair, **kwargs)
-        if isinstance(text, (list, tuple)) and not kwargs.get("is_split_into_words"):
+        is_batch = isinstance(text, (list, tuple)) and not kwargs.get("is_split_into_words")
+        if self._scheme.name != "fraction" or is_batch:
             return super()._encode_plus(text, text_pair, **kwargs)
         if text_pair is not None or not isinstance(text, str):
             raise MatfmError("the scheme 'fraction' encodes one formula at a time: no pairs, no split words")

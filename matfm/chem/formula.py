@@ -14,10 +14,10 @@ from matfm.chem.formula_amounts import variable_values
 from matfm.chem.formula_grammar import LARGEST_USUAL_AMOUNT, read_general
 from matfm.chem.formula_reasons import unreadable
 from matfm.chem.formula_text import formula_text, reduced_amounts
+from matfm.chem.missing import is_missing
 from matfm.errors import FormulaWarning, MatfmError
 
 ISOTOPES = ("hydrogen", "reject")
-_MISSING = frozenset({"nan", "none", "null", "n/a", "na", "-", "−", "–", "—"})
 _ITEM = re.compile(r"[A-Z][^A-Z]*|[^A-Z]+")
 _ROUND = re.compile(r"\(([A-Za-z0-9.]++)\)([0-9]{1,9}(?:\.[0-9]{1,12})?)?")
 _PLAIN_ITEM = re.compile(r"([A-Z][a-z]?)([0-9]{1,9}(?:\.[0-9]{1,12})?)?")
@@ -110,7 +110,7 @@ def read_formula(text: str, *, isotopes: str = "hydrogen", variables: Mapping[st
         return Formula(stripped, amounts)
     if not stripped:
         raise MatfmError(stripped, 0, "the formula is empty")
-    if stripped.lower() in _MISSING:
+    if is_missing(stripped):
         raise MatfmError(stripped, 0, "this is a missing value, not a formula")
     values = variable_values(variables)
     if names_percentages(stripped):

@@ -23,6 +23,10 @@ _REASONS = {
     "\r": "a line break; one cell holds one formula",
     "·": "a hydrate dot stands between two formulas",
 }
+_IN_NUMBERS = {
+    ",": "write decimals with a full stop, not a comma",
+    "/": "write the fraction as a decimal, like 0.333",
+}
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
 
 
@@ -31,19 +35,23 @@ def unreadable(text: str, position: int) -> str:
     character, before, after = text[position], text[position - 1 : position], text[position + 1 : position + 2]
     if character == "-":
         return _hyphen(after)
-    if character == "/" and before.isdigit() and after.isdigit():
-        return "write the fraction as a decimal, like 0.333"
+    if before.isdigit() and after.isdigit() and character in _IN_NUMBERS:
+        return _IN_NUMBERS[character]
     if character in _REASONS:
-        decimal_comma = character == "," and before.isdigit() and after.isdigit()
-        return "write decimals with a full stop, not a comma" if decimal_comma else _REASONS[character]
-    if character in _SUPERSCRIPTS:
-        return f"the superscript '{character}' is no charge at the end, and isotopes are not read"
+        return _REASONS[character]
     if character.islower():
         variable = f"; if it is a variable, pass variables={{'{character}': ...}}" if before in {"+", "-"} else ""
         return f"'{character}' starts no element symbol; symbols begin with a capital letter, as in 'Fe2O3'{variable}"
+    return _no_meaning(character)
+
+
+def _no_meaning(character: str) -> str:
+    code = f"U+{ord(character):04X}"
+    if character in _SUPERSCRIPTS:
+        return f"the superscript '{character}' is no charge at the end, and isotopes are not read"
     if unicodedata.category(character) == "Cf":
-        return f"an invisible character (U+{ord(character):04X}); delete it"
-    return f"{character!r} (U+{ord(character):04X}) has no meaning in a formula"
+        return f"an invisible character ({code}); delete it"
+    return f"{character!r} ({code}) has no meaning in a formula"
 
 
 def _hyphen(after: str) -> str:

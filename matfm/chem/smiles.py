@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from matfm.chem.missing import is_missing
 from matfm.errors import MatfmError
 
 SPLIT_PATTERN = r"\[[^\[\]]*\]|Br|Cl|->|<-|%\([0-9]+\)|%[0-9][0-9]|[\s\S]"
@@ -21,7 +22,6 @@ _SPLIT = re.compile(SPLIT_PATTERN)
 _ATOM = re.compile(r"\[.+\]|Br|Cl|[BCNOPSFIbcnops*]", re.DOTALL)
 _RING = re.compile(r"%?\(?([0-9]+)\)?")
 _ATOM_MAP = re.compile(r":[0-9]+\]$")
-_MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-"})
 _TIME = re.compile(r"^\[[0-9:]+\] (?:SMILES Parse Error: )?", re.MULTILINE)
 _ECHO = re.compile(r" (?:while parsing|for input): .*$", re.DOTALL)
 _MISTAKE = re.compile(r"check for mistakes around position ([0-9]+)")
@@ -95,7 +95,7 @@ def _check_text(body: str) -> None:
     """Everything that can be said before the grammar is looked at."""
     if not body:
         raise MatfmError(body, 0, "the SMILES is empty")
-    if body.lower() in _MISSING:
+    if is_missing(body):
         raise MatfmError(body, 0, "this is a missing value, not a SMILES")
     for position, character in enumerate(body):
         if not "!" <= character <= "~":

@@ -41,15 +41,17 @@ class TokenWriter:
         self.sequences = 0
         self._append("offsets", np.zeros(1))
 
-    def append(self, tokens: RaggedTokens, rows_R: np.ndarray) -> None:
-        """Add sequences. `rows_R` are their rows in the table."""
-        self._append("ids", tokens.ids_N)
-        self._append("offsets", tokens.offsets[1:] + self.tokens)
+    def append(
+        self, ids_N: np.ndarray, offsets: np.ndarray, rows_R: np.ndarray, amounts_N: np.ndarray | None = None
+    ) -> None:
+        """Add sequences: flat ids, where each starts (R + 1,), its row in the table, amounts if the file has them."""
+        self._append("ids", ids_N)
+        self._append("offsets", offsets[1:] + self.tokens)
         self._append("rows", rows_R)
-        if "amounts" in self.files:
-            self._append("amounts", tokens.amounts_N)
-        self.tokens += len(tokens.ids_N)
-        self.sequences += len(tokens)
+        if amounts_N is not None:
+            self._append("amounts", amounts_N)
+        self.tokens += len(ids_N)
+        self.sequences += len(rows_R)
 
     def _append(self, name: str, values: np.ndarray) -> None:
         self.files[name].write(np.ascontiguousarray(values, _TYPES[name]).data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +12,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from matfm.chem.composition_encoder import EncodedFormulas, encode_many_fractions
+from matfm.chem.line_corpus import EncodedLines, encode_lines, first_field
 from matfm.chem.notations import NOTATIONS
 from matfm.chem.vocabulary import SPECIAL_TOKENS, build_vocabulary, load_vocabulary, save_vocabulary, token_ids
 from matfm.core.files import sha256_of
 from matfm.core.token_files import token_writer
 from matfm.errors import MatfmError
 from matfm.tasks.data import Reject, reject_writer
-from matfm.tasks.encoding import EncodedRows, encode_formulas, readings_to_check
-from matfm.tasks.line_encoding import TokenCounts, encode_lines
 from matfm.tasks.parallel import available_cores, map_in_order
+from matfm.tasks.readings import readings_to_check
 from matfm.tasks.tables import Chunk, iterate_table
 
 KINDS = ("composition", *NOTATIONS)
@@ -26,7 +29,8 @@ CHUNK_ROWS = 20_000
 _NAMED = 20
 """Unknown tokens that the summary names."""
 
-Encode = Callable[[list[str]], tuple[EncodedRows, TokenCounts]]
+_READABLE = "\0readable"
+"""Name of the column that the workers get; no table has it."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +93,16 @@ class VocabConfig:
 def encode(config: EncodeConfig) -> dict[str, Any]:
     """Write the token file, with `rejects.csv` in it; returns the summary."""
     workers = config.workers or available_cores()
-    rows = rejected = 0
-    counts = TokenCounts()
+    rows = rejected = truncated = 0
+    unknown: Counter[str] = Counter()
     warnings: dict[int, str] = {}
-    meta: dict[str, Any] = {"kind": config.kind, "vocabulary": config.vocabulary or "shipped"}
+    encode_cells, meta = _encoder(config)
     with (
         token_writer(Path(config.out), config.kind == "composition", meta) as writer,
         reject_writer(writer.folder / "rejects.csv") as reject,
         tqdm(desc="encode", unit="row", disable=None, leave=False) as bar,
     ):
-        for chunk, (encoded, chunk_counts) in map_in_order(_encoder(config), _chunks(config), config.input, workers):
+        for chunk, encoded in map_in_order(encode_cells, _chunks(config), _READABLE, workers):
             cells = chunk.columns[config.input]
             for row, reason in sorted({**encoded.errors, **chunk.errors}.items()):
                 if config.on_bad == "stop":
@@ -106,12 +110,17 @@ def encode(config: EncodeConfig) -> dict[str, Any]:
                     raise MatfmError(f"{place}: {reason} (--on-bad stop)")
                 reject(Reject(chunk.first_row + row, config.input, cells[row], reason))
                 rejected += 1
-            writer.append(encoded.tokens, encoded.rows + chunk.first_row)
             rows += chunk.rows
-            counts.add(chunk_counts)
-            warnings.update({chunk.first_row + row: reading for row, reading in encoded.warnings.items()})
+            rows_R = encoded.rows + chunk.first_row
+            if isinstance(encoded, EncodedLines):
+                writer.append(encoded.ids_N, encoded.offsets, rows_R)
+                unknown.update(encoded.unknown)
+                truncated += encoded.truncated
+            else:
+                writer.append(encoded.ids_N, encoded.offsets, rows_R, encoded.amounts_N)
+                warnings.update({chunk.first_row + row: reading for row, reading in encoded.warnings.items()})
             bar.update(chunk.rows)
-        meta.update(unknown_tokens=counts.unknown.total(), truncated=counts.truncated)
+        meta.update(unknown_tokens=unknown.total(), truncated=truncated)
     return {
         "task": "encode",
         "out": config.out,
@@ -121,9 +130,9 @@ def encode(config: EncodeConfig) -> dict[str, Any]:
         "rows_rejected": rejected,
         **readings_to_check(warnings),
         "tokens": writer.tokens,
-        "unknown_tokens": counts.unknown.total(),
-        "unknown": dict(counts.unknown.most_common(_NAMED)),
-        "truncated": counts.truncated,
+        "unknown_tokens": unknown.total(),
+        "unknown": dict(unknown.most_common(_NAMED)),
+        "truncated": truncated,
         "workers": workers,
     }
 
@@ -133,17 +142,23 @@ def vocab(config: VocabConfig) -> dict[str, Any]:
     notation = NOTATIONS[config.kind]
     rows = 0
 
+    rejected = 0
+
     def texts() -> Iterator[str]:
-        nonlocal rows
+        nonlocal rows, rejected
         with tqdm(desc="vocabulary", unit="row", disable=None, leave=False) as bar:
             for chunk in iterate_table(config.table, CHUNK_ROWS):
                 cells = chunk.column(config.input, config.table)
-                yield from (cell.split(maxsplit=1)[0] for cell in cells if cell.strip())
+                fields = [first_field(cell) for row, cell in enumerate(cells) if row not in chunk.errors]
+                found = [field for field in fields if field]
+                yield from found
                 rows += chunk.rows
+                rejected += chunk.rows - len(found)
                 bar.update(chunk.rows)
 
     always = _always(config.kind) if config.keep_shipped else ()
     tokens = build_vocabulary(texts(), notation.split, always, config.min_count, config.max_size)
+    tokens = [token for token in tokens if token not in SPECIAL_TOKENS]
     source = (
         config.table if config.table == "-" else f"{Path(config.table).name} sha256:{sha256_of(Path(config.table))}"
     )
@@ -153,31 +168,33 @@ def vocab(config: VocabConfig) -> dict[str, Any]:
         "out": config.out,
         "kind": config.kind,
         "rows_in": rows,
+        "rows_rejected": rejected,
         "tokens": len(tokens) + len(SPECIAL_TOKENS),
         "from_the_corpus": len(set(tokens) - set(always)),
     }
 
 
 def _chunks(config: EncodeConfig) -> Iterator[Chunk]:
-    """The table with one column; cells of rows that cannot be read as a whole are empty."""
+    """The input column as written, and once more with empty cells for rows that cannot be read as a whole."""
     for chunk in iterate_table(config.table, CHUNK_ROWS):
-        cells = list(chunk.column(config.input, config.table))
-        for row in chunk.errors:
-            cells[row] = ""
-        yield Chunk({config.input: cells}, chunk.first_row, chunk.errors)
+        cells = chunk.column(config.input, config.table)
+        readable = ["" if row in chunk.errors else cell for row, cell in enumerate(cells)] if chunk.errors else cells
+        yield Chunk({config.input: cells, _READABLE: readable}, chunk.first_row, chunk.errors)
 
 
-def _encoder(config: EncodeConfig) -> Encode:
-    """The function that the workers apply to a list of cells."""
+def _encoder(config: EncodeConfig) -> tuple[Callable[[list[str]], EncodedLines | EncodedFormulas], dict[str, Any]]:
+    """The function that the workers apply to a list of cells, and what the token file says of its vocabulary."""
     if config.kind == "composition":
-        return _encode_compositions
+        return encode_many_fractions, {"kind": config.kind, "vocabulary": "periodic table"}
     notation = NOTATIONS[config.kind]
     ids = token_ids(load_vocabulary(config.vocabulary or config.kind))
-    return partial(encode_lines, notation=notation, encoder=notation.encoder(ids), max_length=config.max_length)
-
-
-def _encode_compositions(cells: list[str]) -> tuple[EncodedRows, TokenCounts]:
-    return encode_formulas(cells), TokenCounts()
+    meta = {
+        "kind": config.kind,
+        "vocabulary": config.vocabulary or "shipped",
+        "vocabulary_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
+    }
+    encoder = notation.encoder(ids)
+    return partial(encode_lines, notation=notation, encoder=encoder, max_length=config.max_length), meta
 
 
 def _always(kind: str) -> tuple[str, ...]:

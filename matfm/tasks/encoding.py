@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from matfm.chem.composition_encoder import encode_many_fractions
 from matfm.core.batching import RaggedTokens
 from matfm.errors import MatfmError
-
-_SHOWN = 5
 
 
 @dataclass
@@ -36,12 +31,6 @@ def encode_formulas(formulas: list[str]) -> EncodedRows:
     no_targets = np.zeros((len(encoded.rows), 0), np.float32)
     tokens = RaggedTokens(encoded.ids_N, encoded.amounts_N, encoded.offsets, no_targets)
     return EncodedRows(tokens, encoded.rows, encoded.errors, encoded.warnings)
-
-
-def readings_to_check(warnings: Mapping[int, str]) -> dict[str, Any]:
-    """What a summary says of formulas that were read in one of two ways: how many, and the first ones."""
-    first = [{"row": row, "reading": reading} for row, reading in itertools.islice(sorted(warnings.items()), _SHOWN)]
-    return {"rows_to_check": len(warnings), "first_to_check": first}
 
 
 def parse_number(text: str) -> float:

@@ -24,8 +24,9 @@ from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks import cards, plots
 from matfm.tasks.data import Reject, write_rejects
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.encoding import encode_formulas, parse_number, readings_to_check
+from matfm.tasks.encoding import encode_formulas, parse_number
 from matfm.tasks.predictor import FitConfig, Targets, predict_members, train_predictor
+from matfm.tasks.readings import readings_to_check
 from matfm.tasks.splitting import SPLIT_FILE, UsableRows, make_split, resumed_split, shared_rows
 from matfm.tasks.tables import Chunk, column_property, read_table, table_writer
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from matfm.chem.leakage import BINS, MEASURES, leakage_report
 from matfm.core.files import write_json
 from matfm.errors import MatfmError
-from matfm.tasks.tables import STANDARD_INPUT, iterate_table, read_table
+from matfm.tasks.tables import STANDARD_INPUT, iterate_table
 
 MOST_PAIRS = 2_000_000_000
 """Pairs of rows whose similarity is computed; beyond, training rows are sampled."""
@@ -49,7 +49,7 @@ class LeakageConfig:
 
 def run(config: LeakageConfig) -> dict[str, Any]:
     """Compare the tables; returns the summary, which counts the unreadable rows and lists none."""
-    test = read_table(config.test).column(config.input, config.test)
+    test = list(_cells(config.test, config.input))
     if not test:
         raise MatfmError(f"{config.test} has no rows")
     column = config.train_input or config.input
@@ -88,5 +88,7 @@ def readable(summary: dict[str, Any]) -> str:
 
 
 def _cells(path: str, column: str) -> Iterator[str]:
+    """The column; a row that cannot be read as a whole is an empty cell, and so unreadable."""
     for chunk in iterate_table(path):
-        yield from chunk.column(column, path)
+        cells = chunk.column(column, path)
+        yield from ("" if row in chunk.errors else cell for row, cell in enumerate(cells))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from matfm.errors import RunError
 from matfm.tasks.tables import Chunk
 
 Result = TypeVar("Result")
@@ -33,19 +37,41 @@ def map_in_order(
         chunks: of a table.
         column: that the function gets.
         workers: processes.
+
+    Raises:
+        RunError: a process was ended from outside.
     """
     first = list(itertools.islice(chunks, 2))
     if workers == 1 or len(first) < 2:
         yield from ((chunk, function(chunk.columns[column])) for chunk in itertools.chain(first, chunks))
         return
     # Spawned processes share nothing with this one: torch's and RDKit's threads do not survive a fork.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_the_parent) as pool:
         waiting: deque[tuple[Chunk, Future[Result]]] = deque()
-        for chunk in itertools.chain(first, chunks):
-            waiting.append((chunk, pool.submit(function, chunk.columns[column])))
-            if len(waiting) > _WAITING * workers:
+        try:
+            for chunk in itertools.chain(first, chunks):
+                waiting.append((chunk, pool.submit(function, chunk.columns[column])))
+                if len(waiting) > _WAITING * workers:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            while waiting:
                 done, future = waiting.popleft()
                 yield done, future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
+        except BrokenProcessPool as error:
+            raise RunError("a worker process was ended (out of memory?); run again, with fewer --workers") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_the_parent() -> None:
+    """In a worker: leave Ctrl-C to the parent, and end when the parent is gone, however it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -16,10 +16,11 @@ from matfm.chem.units import Property
 from matfm.errors import MatfmError
 from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.encoding import EncodedRows, encode_formulas, readings_to_check
+from matfm.tasks.encoding import EncodedRows, encode_formulas
 from matfm.tasks.finetune import CALIBRATION, ENSEMBLE, prediction_columns
 from matfm.tasks.predictor import Targets, load_predictor, predict_members
-from matfm.tasks.tables import Chunk, iterate_table, table_writer
+from matfm.tasks.readings import readings_to_check
+from matfm.tasks.tables import Chunk, check_output, iterate_table, table_writer
 
 ERROR = "error"
 SHOWN_REASONS = 5
@@ -45,6 +46,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.interval is not None and not 0 < self.interval < 1:
             raise MatfmError(f"--interval is {self.interval}; it is a coverage between 0 and 1, for example 0.9")
+        check_output(self.out, self.table)
 
 
 def run(config: PredictConfig) -> dict[str, Any]:

@@ -30,7 +30,8 @@ from matfm.models.pooling import POOLINGS
 from matfm.models.saving import save_model
 from matfm.tasks import cards, data, plots
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.encoding import EncodedRows, encode_formulas, parse_number, readings_to_check
+from matfm.tasks.encoding import EncodedRows, encode_formulas, parse_number
+from matfm.tasks.readings import readings_to_check
 from matfm.tasks.recipes import load_recipe
 from matfm.tasks.tables import Chunk, column_property, read_table
 

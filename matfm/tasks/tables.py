@@ -106,6 +106,13 @@ def column_property(path: str, column: str) -> Property:
     return replace(property_named(metadata.get("property", column), metadata.get("unit")), name=column)
 
 
+def check_output(out: str, *tables: str | None) -> None:
+    """Raise MatfmError if the table to write is one of those that are read."""
+    for table in tables:
+        if table not in (None, STANDARD_INPUT) and Path(out).resolve() == Path(str(table)).resolve():
+            raise MatfmError(f"--out {out} is the table that is read; choose another name")
+
+
 @contextmanager
 def table_writer(path: str, schema: pa.Schema) -> Iterator[Any]:
     """Yield a function that appends a `{column: values}` chunk; the file appears when all is written."""
@@ -151,8 +158,11 @@ Record = tuple[dict[str, str], str | None]
 
 def _csv_records(text: IO[str], path: str, kind: str) -> Iterator[Record]:
     csv.field_size_limit(_LARGEST_CELL)
-    reader = csv.reader(text, delimiter="\t" if kind == "tsv" else ",")
+    lines = _LinesOfRecord(text)
+    reader = csv.reader(lines, delimiter="\t" if kind == "tsv" else ",")
     header = next(reader, None)
+    if lines.unclosed_quote() is not None:
+        raise MatfmError(f"{path}, line 1: a quote opens here and never closes; close or remove it")
     if not header:
         raise MatfmError(f"{path} is empty; a table begins with a line of column names")
     if len(set(header)) < len(header):
@@ -163,12 +173,38 @@ def _csv_records(text: IO[str], path: str, kind: str) -> Iterator[Record]:
     try:
         for cells in reader:
             reason = None
+            if (opened := lines.unclosed_quote()) is not None:
+                raise MatfmError(
+                    f"{path}, line {opened}: a quote opens here and never closes, so all rows after it are one cell; "
+                    "close or remove it"
+                )
             if len(cells) > width:
                 reason = f"line {reader.line_num} has {len(cells)} cells, the header {width}; quote cells with commas"
             missing = [""] * (width - len(cells))
             yield dict(zip(header, cells[:width] + missing, strict=True)), reason
     except csv.Error as error:
         raise MatfmError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+class _LinesOfRecord:
+    """Hands lines to the CSV reader and remembers those of the current record, to notice a quote that never closes."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self.text = text
+        self.number = 0
+        self.lines: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.text:
+            self.number += 1
+            self.lines.append(line)
+            yield line
+
+    def unclosed_quote(self) -> int | None:
+        """Line in which the record begins if it spans lines and has an odd number of quotes. Forgets the record."""
+        lines, self.lines = self.lines, []
+        odd = len(lines) > 1 and sum(line.count('"') for line in lines) % 2
+        return self.number - len(lines) + 1 if odd else None
 
 
 def _jsonl_records(text: IO[str], path: str) -> Iterator[Record]:
@@ -185,6 +221,9 @@ def _jsonl_records(text: IO[str], path: str) -> Iterator[Record]:
                 raise MatfmError(f"{path}: {reason}; the first line names the columns")
             header = dict.fromkeys(cells, "")
             yield header, None
+        unexpected = [name for name in cells if name not in header]
+        if unexpected:
+            reason = f"line {number} has the key {unexpected[0]!r}, which the first line has not; it names the columns"
         yield {**header, **{name: cell for name, cell in cells.items() if name in header}}, reason
     if header is None:
         raise MatfmError(f"{path} is empty; every line of a JSONL table is an object")

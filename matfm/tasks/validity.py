@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from matfm.chem.validity import KINDS, UNIQUE_AT, Check, ValidityCounter, Verdict, validity_check
 from matfm.errors import MatfmError
-from matfm.tasks.tables import STANDARD_INPUT, Chunk, iterate_table, table_writer
+from matfm.tasks.tables import STANDARD_INPUT, Chunk, check_output, iterate_table, table_writer
 
 SHOWN_REASONS = 5
 _COLUMNS = {
@@ -55,6 +55,8 @@ class ValidityConfig:
             raise MatfmError(f"k is {self.k}; unique@k needs at least one")
         if self.table == self.reference == STANDARD_INPUT:
             raise MatfmError("table and reference are both standard input; give one of them as a file")
+        if self.out is not None:
+            check_output(self.out, self.table, self.reference)
 
 
 def run(config: ValidityConfig) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def test_shares_of_uneven_groups_are_off_by_at_most_the_groups_at_the_edges(grou
 def test_groups_of_compositions():
     assert composition_group("Fe2O3") == composition_group("O6Fe4") == composition_group("(Fe2O3)2")
     assert composition_group("Fe2O3") != composition_group("Fe3O4")
+    assert composition_group("HMg127") == composition_group("H0.1Mg12.7")  # shares of 1/128 lie on a rounding edge
     assert chemical_system("Fe2O3") == chemical_system("OFe") != chemical_system("FeS")
 
 

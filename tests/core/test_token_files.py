@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 from matfm import MatfmError
-from matfm.core.batching import RaggedTokens
 from matfm.core.token_files import open_tokens, token_writer
 
 
-def ragged(*sequences):
-    return RaggedTokens.from_sequences([(list(ids), [0.5] * len(ids)) for ids in sequences])
+def append(writer, rows, *sequences, amounts=True):
+    ids = np.array([index for sequence in sequences for index in sequence])
+    offsets = np.cumsum([0, *map(len, sequences)])
+    writer.append(ids, offsets, np.array(rows), np.full(len(ids), 0.5) if amounts else None)
 
 
 def write(folder, amounts=True):
     with token_writer(folder, amounts, {"kind": "composition"}) as writer:
-        writer.append(ragged((2, 7), (2, 8, 9)), np.array([0, 3]))
-        writer.append(ragged((2, 65_535, 1, 1)), np.array([4]))
+        append(writer, [0, 3], (2, 7), (2, 8, 9), amounts=amounts)
+        append(writer, [4], (2, 65_535, 1, 1), amounts=amounts)
 
 
 @pytest.mark.parametrize("amounts", [True, False])
@@ -36,7 +37,7 @@ def test_what_is_appended_is_read_back(tmp_path, amounts):
 def test_a_writer_that_fails_leaves_nothing(tmp_path):
     def interrupted():
         with token_writer(tmp_path / "tokens", True, {}) as writer:
-            writer.append(ragged((1, 2)), np.array([0]))
+            append(writer, [0], (1, 2))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -2,6 +2,12 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +144,60 @@ def test_readings_to_check_are_reported_and_used(tmp_path):
     assert (summary["rows_used"], summary["rows_to_check"]) == (4, 3)
     assert [entry["row"] for entry in summary["first_to_check"]] == [1, 2, 3]
     assert "hydrate" in summary["first_to_check"][0]["reading"]
+
+
+def test_rows_that_are_wrong_as_a_whole_keep_their_cell_in_the_rejects(tmp_path):
+    (tmp_path / "t.csv").write_text("text,other\nFe2O3,1,2\nNaCl,1\n")
+    summary = encode(EncodeConfig(str(tmp_path / "t.csv"), "text", str(tmp_path / "tokens")))
+    assert (summary["rows_used"], summary["rows_rejected"]) == (1, 1)
+    assert (
+        (tmp_path / "tokens" / "rejects.csv").read_text().splitlines()[1].startswith('0,text,Fe2O3,"line 2 has 3 cells')
+    )
+
+
+def test_a_vocabulary_leaves_missing_values_and_special_tokens_out(tmp_path):
+    path = table(tmp_path / "t.csv", ["C", "nan", "", "[CLS]C"])
+    summary = vocab(VocabConfig(path, "text", str(tmp_path / "v.json"), keep_shipped=False))
+    assert load_vocabulary(tmp_path / "v.json") == ["C"]
+    assert (summary["rows_in"], summary["rows_rejected"], summary["tokens"]) == (4, 2, 6)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker processes through /proc")
+@pytest.mark.parametrize("victim", ["worker", "parent", "interrupt"])
+def test_killed_processes_leave_one_sentence_and_no_process(tmp_path, victim):
+    path = table(tmp_path / "t.csv", [f"C{'C' * (i % 60)}" for i in range(600_000)])
+    command = [sys.executable, "-m", "matfm", "data", "encode", path, "--input", "text", "--kind", "smiles"]
+    command += ["--out", str(tmp_path / "tokens"), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    workers = wait_for(lambda: spawned(process.pid))
+    target = workers[0] if victim == "worker" else process.pid
+    os.kill(target, signal.SIGINT if victim == "interrupt" else signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    if victim == "worker":
+        assert process.returncode == 1
+        assert "matfm: a worker process was ended" in errors
+    assert not (tmp_path / "tokens").exists()
+    wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+def spawned(parent):
+    """Processes that were started as workers by `parent`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            is_worker = b"spawn_main" in (folder / "cmdline").read_bytes()
+            if is_worker and f"PPid:\t{parent}\n" in (folder / "status").read_text():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found if len(found) == 2 else None
+
+
+def wait_for(condition):
+    """What `condition` returns once that is something; at most a minute."""
+    for _ in range(600):
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise AssertionError("it took more than a minute")

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from matfm import MatfmError
-from matfm.tasks.tables import Chunk, column_metadata, iterate_table, read_table, table_writer
+from matfm.tasks.tables import Chunk, check_output, column_metadata, iterate_table, read_table, table_writer
 
 CELLS = {"formula": ["NaN", "", "No", "In,As"], "value": ["1e5", "inf", "", "0.10"]}
 
@@ -112,3 +112,27 @@ def test_standard_input_is_csv(monkeypatch):
 
     monkeypatch.setattr("sys.stdin", Stdin)
     assert read_table("-").columns == {"formula": ["Fe"]}
+
+
+def test_a_quote_that_never_closes_is_an_error_that_names_its_line(tmp_path):
+    rows = "\n".join(f"GaN,{i}" for i in range(20))
+    path = write(tmp_path / "t.csv", f'formula,gap\n{rows}\n"GaN,1\n{rows}\n')
+    with pytest.raises(MatfmError, match=r"t.csv, line 22: a quote opens here and never closes"):
+        read_table(path)
+    with pytest.raises(MatfmError, match=r"line 1: a quote opens here"):
+        read_table(write(tmp_path / "h.csv", f'"formula,gap\n{rows}\n'))
+    fine = write(tmp_path / "fine.csv", 'size,note\n5" pipe,a\n"two\nlines","said ""so"""\n')
+    assert read_table(fine).columns == {"size": ['5" pipe', "two\nlines"], "note": ["a", 'said "so"']}
+
+
+def test_a_key_that_the_first_line_has_not_makes_the_row_unreadable(tmp_path):
+    table = read_table(write(tmp_path / "t.jsonl", '{"formula": "Fe"}\n{"formula": "Co", "gap": 1}\n'))
+    assert table.columns == {"formula": ["Fe", "Co"]}
+    assert "line 2 has the key 'gap'" in table.errors[1]
+
+
+def test_the_table_that_is_read_is_never_written_over(tmp_path):
+    path = write(tmp_path / "t.csv", "formula\nFe\n")
+    check_output(str(tmp_path / "other.csv"), path, None, "-")
+    with pytest.raises(MatfmError, match="is the table that is read"):
+        check_output(str(tmp_path / "." / "t.csv"), None, path)

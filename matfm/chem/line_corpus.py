@@ -8,33 +8,34 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from matfm.chem.line_encoder import LineEncoder
+from matfm.chem.missing import is_missing
 from matfm.chem.notations import LineNotation
-from matfm.core.batching import RaggedTokens
-from matfm.core.token_files import no_amounts
 from matfm.errors import MatfmError
-from matfm.tasks.encoding import EncodedRows
 
-_MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-"})
+# N tokens, R strings
 
 
 @dataclass
-class TokenCounts:
-    """What the vocabulary and the length limit made of the strings."""
+class EncodedLines:
+    """Strings of a column as flat arrays, and what the vocabulary and the length limit made of them."""
 
+    ids_N: np.ndarray
+    """Token ids, uint16, [CLS] and [SEP] around every string."""
+    offsets: np.ndarray
+    """Where each string starts, and the end; int64, (R + 1,)."""
+    rows: np.ndarray
+    """Position in the column of each string, int64."""
+    errors: dict[int, str]
+    """Position in the column of the missing values, to reason."""
     unknown: Counter[str] = field(default_factory=Counter)
     """Tokens outside the vocabulary, each with its number of occurrences; they are [UNK]."""
     truncated: int = 0
     """Strings that were longer than the limit."""
 
-    def add(self, other: TokenCounts) -> None:
-        """Count another part of the corpus too."""
-        self.unknown.update(other.unknown)
-        self.truncated += other.truncated
-
 
 def encode_lines(
     cells: list[str], notation: LineNotation, encoder: LineEncoder, max_length: int | None = None
-) -> tuple[EncodedRows, TokenCounts]:
+) -> EncodedLines:
     """Tokenize a column. Empty cells and missing values are reported, not raised; nothing else is refused.
 
     Args:
@@ -45,18 +46,24 @@ def encode_lines(
     """
     texts, rows, errors = [], [], {}
     for row, cell in enumerate(cells):
-        text = (cell.split(maxsplit=1) or [""])[0]
-        if not text or text.lower() in _MISSING:
+        text = first_field(cell)
+        if not text:
             errors[row] = str(MatfmError(cell, 0, f"this is a missing value, not {notation.name.upper()}"))
         else:
             texts.append(text)
             rows.append(row)
     ids_N, offsets = encoder.encode(texts)
-    counts = TokenCounts(_unknown(ids_N, offsets, texts, notation, encoder))
+    unknown = _unknown(ids_N, offsets, texts, notation, encoder)
+    truncated = 0
     if max_length is not None:
-        ids_N, offsets, counts.truncated = _truncate(ids_N, offsets, max_length)
-    tokens = RaggedTokens(ids_N, no_amounts(len(ids_N)), offsets, np.zeros((len(texts), 0), np.float32))
-    return EncodedRows(tokens, np.array(rows, dtype=np.int64), errors), counts
+        ids_N, offsets, truncated = _truncate(ids_N, offsets, max_length)
+    return EncodedLines(ids_N, offsets, np.array(rows, dtype=np.int64), errors, unknown, truncated)
+
+
+def first_field(cell: str) -> str:
+    """What stands before the first blank; nothing for a missing value."""
+    text = (cell.split(maxsplit=1) or [""])[0]
+    return "" if is_missing(text) else text
 
 
 def _unknown(
@@ -79,8 +86,5 @@ def _truncate(ids_N: np.ndarray, offsets: np.ndarray, max_length: int) -> tuple[
     ids_N = ids_N.copy()
     ids_N[offsets[:-1][long] + max_length - 1] = ids_N[-1]
     within = np.arange(len(ids_N)) - np.repeat(offsets[:-1], lengths)
-    return (
-        ids_N[within < max_length],
-        np.concatenate([[0], np.cumsum(np.minimum(lengths, max_length))]),
-        int(long.sum()),
-    )
+    ends = np.cumsum(np.minimum(lengths, max_length))
+    return ids_N[within < max_length], np.concatenate([[0], ends]), int(long.sum())
