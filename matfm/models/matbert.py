@@ -13,10 +13,13 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.utils import ModelOutput
 
+from matfm.core.attention import SelfAttention
+from matfm.core.attention_context import AttentionContext
 from matfm.core.bundled import bundled_or_same
+from matfm.core.feed_forward import FeedForward
 from matfm.core.layout import PackedLayout, PaddedIndex
 from matfm.core.objectives import REGRESSION_LOSSES, class_loss, masked_lm_loss, multi_property_loss
-from matfm.core.transformer import EncoderStack, FeedForward, PreNormBlock, SelfAttention
+from matfm.core.transformer import PreNormBlock, TransformerStack
 from matfm.models.embeddings import AmountEmbedding
 from matfm.models.heads import MaskedTokenHead, PropertyHead
 from matfm.models.matbert_config import MatBERTConfig
@@ -63,7 +66,7 @@ class MatBERTModel(MatBERTPreTrainedModel):
         width, epsilon = config.hidden_size, config.layer_norm_eps
         self.embed_tokens = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.embed_amounts = AmountEmbedding(width, config.amount_frequencies)
-        self.encoder = EncoderStack(
+        self.encoder = TransformerStack(
             [
                 PreNormBlock(
                     SelfAttention(width, config.num_attention_heads, config.attention_probs_dropout_prob),
@@ -80,7 +83,8 @@ class MatBERTModel(MatBERTPreTrainedModel):
 
     def forward_packed(self, ids_N: Tensor, amounts_N: Tensor, layout: PackedLayout) -> Tensor:
         """The fast path: packed tokens to hidden states (N, D)."""
-        return self.encoder(self.embed_tokens(ids_N) + self.embed_amounts(amounts_N), layout)[-1]
+        hidden_ND = self.embed_tokens(ids_N) + self.embed_amounts(amounts_N)
+        return self.encoder(hidden_ND, AttentionContext.packed(layout, hidden_ND))[-1]
 
     def forward(
         self,
@@ -101,7 +105,7 @@ class MatBERTModel(MatBERTPreTrainedModel):
         hidden_ND = index.pack(embeddings)
         if amounts is not None:
             hidden_ND = hidden_ND + self.embed_amounts(index.pack(amounts))
-        states = self.encoder(hidden_ND, index.layout)
+        states = self.encoder(hidden_ND, AttentionContext.packed(index.layout, hidden_ND))
         return BaseModelOutput(
             last_hidden_state=index.unpack(states[-1]),
             hidden_states=tuple(index.unpack(state) for state in states) if output_hidden_states else None,
