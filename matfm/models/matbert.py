@@ -8,14 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.utils import ModelOutput
 
 from matfm.core.attention import SelfAttention
 from matfm.core.attention_context import AttentionContext
-from matfm.core.bundled import bundled_or_same
 from matfm.core.feed_forward import FeedForward
 from matfm.core.layout import PackedLayout, PaddedIndex
 from matfm.core.objectives import REGRESSION_LOSSES, class_loss, masked_lm_loss, multi_property_loss
@@ -24,36 +22,22 @@ from matfm.models.embeddings import AmountEmbedding
 from matfm.models.heads import MaskedTokenHead, PropertyHead
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.pooling import POOLINGS
+from matfm.models.pretrained import FamilyPreTrainedModel, position_parts
 
 # N packed tokens, B sequences, T padded length, D width, K targets, V vocabulary
 
 
-class MatBERTPreTrainedModel(PreTrainedModel):
+class MatBERTPreTrainedModel(FamilyPreTrainedModel):
     """Weight initialisation and loading for all MatBERT classes."""
 
     config_class = MatBERTConfig
     base_model_prefix = "matbert"
-    _no_split_modules = ["PreNormBlock"]
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\."]
-
-    @classmethod
-    def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> Any:
-        """By bundled name, folder or Hub id."""
-        return super().from_pretrained(bundled_or_same(str(name)), *arguments, **options)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
-        if isinstance(module, nn.Linear):
-            init.normal_(module.weight, std=std)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=std)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, PropertyHead):
+        super()._init_weights(module)
+        if isinstance(module, PropertyHead):
             for name, value in (("mean", 0.0), ("scale", 1.0), ("lower", -torch.inf), ("upper", torch.inf)):
                 init.constant_(getattr(module, name), value)
 
@@ -66,6 +50,7 @@ class MatBERTModel(MatBERTPreTrainedModel):
         width, epsilon = config.hidden_size, config.layer_norm_eps
         self.embed_tokens = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.embed_amounts = AmountEmbedding(width, config.amount_frequencies)
+        self.embed_positions, self.rotary = position_parts(config)
         self.encoder = TransformerStack(
             [
                 PreNormBlock(
@@ -81,10 +66,15 @@ class MatBERTModel(MatBERTPreTrainedModel):
         )
         self.post_init()
 
-    def forward_packed(self, ids_N: Tensor, amounts_N: Tensor, layout: PackedLayout) -> Tensor:
+    def forward_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
         """The fast path: packed tokens to hidden states (N, D)."""
-        hidden_ND = self.embed_tokens(ids_N) + self.embed_amounts(amounts_N)
-        return self.encoder(hidden_ND, AttentionContext.packed(layout, hidden_ND))[-1]
+        return self._encode(self.embed_tokens(ids_N), amounts_N, layout)[-1]
+
+    def _encode(self, hidden_ND: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> list[Tensor]:
+        if amounts_N is not None:
+            hidden_ND = hidden_ND + self.embed_amounts(amounts_N)
+        hidden_ND = self.embed_positions(hidden_ND, layout.positions(hidden_ND.device))
+        return self.encoder(hidden_ND, AttentionContext.packed(layout, hidden_ND, rotary=self.rotary))
 
     def forward(
         self,
@@ -102,10 +92,7 @@ class MatBERTModel(MatBERTPreTrainedModel):
             torch.ones(shape, dtype=torch.long, device=embeddings.device) if attention_mask is None else attention_mask
         )
         index = PaddedIndex.from_mask(mask)
-        hidden_ND = index.pack(embeddings)
-        if amounts is not None:
-            hidden_ND = hidden_ND + self.embed_amounts(index.pack(amounts))
-        states = self.encoder(hidden_ND, AttentionContext.packed(index.layout, hidden_ND))
+        states = self._encode(index.pack(embeddings), None if amounts is None else index.pack(amounts), index.layout)
         return BaseModelOutput(
             last_hidden_state=index.unpack(states[-1]),
             hidden_states=tuple(index.unpack(state) for state in states) if output_hidden_states else None,
@@ -162,12 +149,12 @@ class PropertyPrediction:
     matbert: MatBERTModel
     property_head: PropertyHead
 
-    def raw_packed(self, ids_N: Tensor, amounts_N: Tensor, layout: PackedLayout) -> Tensor:
+    def raw_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
         """The fast path: raw head outputs (B, K)."""
         hidden_ND = self.matbert.forward_packed(ids_N, amounts_N, layout)
         return self.property_head(POOLINGS[self.config.pooling](hidden_ND, layout))
 
-    def predict_packed(self, ids_N: Tensor, amounts_N: Tensor, layout: PackedLayout) -> Tensor:
+    def predict_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
         """Predictions in physical units (B, K), or class probabilities (B, C)."""
         return self._readable(self.raw_packed(ids_N, amounts_N, layout))
 
