@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matfm.estimators import PropertyClassifier, PropertyRegressor
     from matfm.models.matbert import MatBERTForMaskedLM, MatBERTForProperty, MatBERTModel
     from matfm.models.matbert_config import MatBERTConfig
+    from matfm.models.matgpt import MatGPTForCausalLM, MatGPTModel
+    from matfm.models.matgpt_config import MatGPTConfig
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,9 @@ _HOMES = {
     "MatBERTModel": "matfm.models.matbert",
     "MatBERTForMaskedLM": "matfm.models.matbert",
     "MatBERTForProperty": "matfm.models.matbert",
+    "MatGPTConfig": "matfm.models.matgpt_config",
+    "MatGPTModel": "matfm.models.matgpt",
+    "MatGPTForCausalLM": "matfm.models.matgpt",
     "PropertyRegressor": "matfm.estimators",
     "PropertyClassifier": "matfm.estimators",
 }
@@ -52,6 +57,9 @@ __all__ = [
     "MatBERTForMaskedLM",
     "MatBERTForProperty",
     "MatBERTModel",
+    "MatGPTConfig",
+    "MatGPTForCausalLM",
+    "MatGPTModel",
     "MatfmError",
     "PropertyClassifier",
     "PropertyRegressor",

@@ -32,6 +32,8 @@ class MatBERTPreTrainedModel(FamilyPreTrainedModel):
 
     config_class = MatBERTConfig
     base_model_prefix = "matbert"
+    # The losses are means of a batch; else Hugging Face's Trainer would not divide by the accumulated batches.
+    accepts_loss_kwargs = False
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\."]
 
     @torch.no_grad()
