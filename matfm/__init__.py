@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matfm.models.matbert_config import MatBERTConfig
     from matfm.models.matgpt import MatGPTForCausalLM, MatGPTModel
     from matfm.models.matgpt_config import MatGPTConfig
+    from matfm.models.matt5 import MatT5ForConditionalGeneration, MatT5Model
+    from matfm.models.matt5_config import MatT5Config
 
 __version__ = "0.1.0"
 
@@ -45,6 +47,9 @@ _HOMES = {
     "MatGPTConfig": "matfm.models.matgpt_config",
     "MatGPTModel": "matfm.models.matgpt",
     "MatGPTForCausalLM": "matfm.models.matgpt",
+    "MatT5Config": "matfm.models.matt5_config",
+    "MatT5Model": "matfm.models.matt5",
+    "MatT5ForConditionalGeneration": "matfm.models.matt5",
     "PropertyRegressor": "matfm.estimators",
     "PropertyClassifier": "matfm.estimators",
 }
@@ -60,6 +65,9 @@ __all__ = [
     "MatGPTConfig",
     "MatGPTForCausalLM",
     "MatGPTModel",
+    "MatT5Config",
+    "MatT5ForConditionalGeneration",
+    "MatT5Model",
     "MatfmError",
     "PropertyClassifier",
     "PropertyRegressor",

@@ -25,8 +25,9 @@ def register_when_imported() -> None:
 def _configurations() -> tuple[Any, ...]:
     from matfm.models.matbert_config import MatBERTConfig
     from matfm.models.matgpt_config import MatGPTConfig
+    from matfm.models.matt5_config import MatT5Config
 
-    return MatBERTConfig, MatGPTConfig
+    return MatBERTConfig, MatGPTConfig, MatT5Config
 
 
 def _register_configurations() -> None:
@@ -50,9 +51,15 @@ def _register_tokenizers() -> None:
 
 
 def _register_models() -> None:
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+    )
 
-    from matfm.models import matbert, matgpt
+    from matfm.models import matbert, matgpt, matt5
 
     for auto, model in (
         (AutoModel, matbert.MatBERTModel),
@@ -60,6 +67,8 @@ def _register_models() -> None:
         (AutoModelForSequenceClassification, matbert.MatBERTForProperty),
         (AutoModel, matgpt.MatGPTModel),
         (AutoModelForCausalLM, matgpt.MatGPTForCausalLM),
+        (AutoModel, matt5.MatT5Model),
+        (AutoModelForSeq2SeqLM, matt5.MatT5ForConditionalGeneration),
     ):
         auto.register(model.config_class, model, exist_ok=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from matfm.core.attention import CrossAttention, SelfAttention
@@ -94,7 +96,7 @@ BLOCKS = (PreNormBlock, PreNormCrossBlock, PostNormBlock)
 class TransformerStack(nn.Module):
     """Blocks and a final norm (`nn.Identity()` after post-norm blocks). The context makes it encoder or decoder."""
 
-    def __init__(self, blocks: list[nn.Module], norm: nn.Module) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm

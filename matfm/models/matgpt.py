@@ -30,6 +30,7 @@ class MatGPTPreTrainedModel(FamilyPreTrainedModel):
 
     config_class = MatGPTConfig
     base_model_prefix = "matgpt"
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
 
 
 class MatGPTModel(MatGPTPreTrainedModel):
