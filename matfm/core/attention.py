@@ -91,6 +91,8 @@ class SelfAttention(nn.Module):
             query, key = run.rotation(query), run.rotation(key)
         if context.cache is not None:
             key, value = context.cache.update(key, value, context.layer)
+        if context.maps is not None:
+            context.maps.append(attention_map(query, key, run, self.scale))
         dropout = self.dropout if self.training else 0.0
         return _tokens(self.attend(query, key, value, run, dropout, self.scale))
 

@@ -83,6 +83,8 @@ class AttentionContext:
     cache: KeyValueCache | None = None
     memory: Memory | None = None
     layer: int = 0
+    maps: list[Tensor] | None = None
+    """Where given, each self-attention appends its weights (B, H, T, S), run by run, which costs a second pass."""
 
     @classmethod
     def packed(

@@ -27,7 +27,8 @@ class LearnedPositions(nn.Module):
     def forward(self, hidden: Tensor, positions: Tensor) -> Tensor:
         """(…, D) and whole numbers (…) to (…, D)."""
         longest = self.table.num_embeddings
-        if positions.numel() and int(positions.max()) >= longest:
+        # An exported graph cannot look at values; there, the runtime's own lookup refuses such positions.
+        if not torch.compiler.is_exporting() and positions.numel() and int(positions.max()) >= longest:
             raise MatfmError(
                 f"a sequence has {int(positions.max()) + 1} tokens, but this model knows {longest} positions; "
                 "truncate it, or set max_position_embeddings"

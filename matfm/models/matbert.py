@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.utils import ModelOutput
 
 from matfm.core.attention import SelfAttention
-from matfm.core.attention_context import AttentionContext
+from matfm.core.attention_context import AttentionContext, AttentionRun
 from matfm.core.feed_forward import FeedForward
 from matfm.core.layout import PackedLayout, PaddedIndex
 from matfm.core.objectives import REGRESSION_LOSSES, class_loss, masked_lm_loss, multi_property_loss
@@ -78,6 +78,30 @@ class MatBERTModel(MatBERTPreTrainedModel):
         hidden_ND = self.embed_positions(hidden_ND, layout.positions(hidden_ND.device))
         return self.encoder(hidden_ND, AttentionContext.packed(layout, hidden_ND, rotary=self.rotary))
 
+    def encode_padded(
+        self, hidden_BTD: Tensor, mask_BT: Tensor, amounts_BT: Tensor | None = None, maps: list[Tensor] | None = None
+    ) -> list[Tensor]:
+        """The slow twin, one dense block with a mask: for export and attention maps.
+
+        Args:
+            hidden_BTD: embedded tokens.
+            mask_BT: 1 = real token.
+            amounts_BT: beside the tokens, if any.
+            maps: gets the attention weights (B, H, T, T) of every block.
+
+        Returns:
+            Hidden states (B, T, D) as of the encoder; what they hold at padding means nothing.
+        """
+        if amounts_BT is not None:
+            hidden_BTD = hidden_BTD + self.embed_amounts(amounts_BT.flatten()).view_as(hidden_BTD)
+        positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp_min(0)
+        hidden_BTD = self.embed_positions(hidden_BTD, positions_BT)
+        rotation = None if self.rotary is None else self.rotary(positions_BT[:, None, :], hidden_BTD.dtype)
+        count, length = mask_BT.shape
+        run = AttentionRun(count, length, length, mask_BT.bool()[:, None, None, :], rotation=rotation)
+        states = self.encoder(hidden_BTD.flatten(0, 1), AttentionContext((run,), maps=maps))
+        return [state.view_as(hidden_BTD) for state in states]
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -85,19 +109,27 @@ class MatBERTModel(MatBERTPreTrainedModel):
         amounts: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **_: Any,
     ) -> BaseModelOutput:
-        """The Hugging Face path: padded (B, T) batches; hidden states are zero at padding."""
+        """The Hugging Face path: padded (B, T) batches; hidden states and attention weights are zero at padding."""
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         shape = embeddings.shape[:2]
         mask = (
             torch.ones(shape, dtype=torch.long, device=embeddings.device) if attention_mask is None else attention_mask
         )
-        index = PaddedIndex.from_mask(mask)
-        states = self._encode(index.pack(embeddings), None if amounts is None else index.pack(amounts), index.layout)
+        maps: list[Tensor] | None = [] if output_attentions else None
+        if maps is None:
+            index = PaddedIndex.from_mask(mask)
+            packed_amounts = None if amounts is None else index.pack(amounts)
+            packed = self._encode(index.pack(embeddings), packed_amounts, index.layout)
+            states = [index.unpack(state) for state in (packed if output_hidden_states else packed[-1:])]
+        else:
+            states = [state * mask[..., None] for state in self.encode_padded(embeddings, mask, amounts, maps)]
         return BaseModelOutput(
-            last_hidden_state=index.unpack(states[-1]),
-            hidden_states=tuple(index.unpack(state) for state in states) if output_hidden_states else None,
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=None if maps is None else tuple(weights * mask[:, None, :, None] for weights in maps),
         )
 
     def layers_from_top(self, name: str) -> int:
@@ -132,7 +164,9 @@ class MatBERTForMaskedLM(MatBERTPreTrainedModel):
         if labels is not None:
             total, weight = masked_lm_loss(logits[labels >= 0], labels[labels >= 0])
             loss = total / weight
-        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
+        return MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
+        )
 
 
 @dataclass
@@ -142,6 +176,7 @@ class PropertyOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class PropertyPrediction:
@@ -187,7 +222,12 @@ class PropertyPrediction:
         if labels is not None:
             total, weight = self.loss(raw, labels.view(len(raw), -1).to(raw.dtype))
             loss = total / weight.clamp_min(1)
-        return PropertyOutput(loss=loss, logits=self._readable(raw), hidden_states=output.hidden_states)
+        return PropertyOutput(
+            loss=loss,
+            logits=self._readable(raw),
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
 
     def _readable(self, raw: Tensor) -> Tensor:
         return raw.softmax(dim=-1) if self.config.class_names else self.property_head.physical(raw)

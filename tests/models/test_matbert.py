@@ -218,3 +218,46 @@ def test_pipelines_fill_masks_and_extract_features():
 def test_unknown_positions_are_named():
     with pytest.raises(MatfmError, match="model.position_embedding is 'relative'; choose one of none, rotary"):
         MatBERTConfig(position_embedding="relative")
+
+
+@pytest.mark.parametrize("positions", ["none", "rotary", "absolute", "sinusoidal"])
+def test_attention_maps_come_with_the_same_hidden_states(positions):
+    torch.manual_seed(0)
+    model = MatBERTModel(smiles_config(positions)).eval()
+    batch = SmilesTokenizer()(SMILES, padding=True, return_tensors="pt")
+    plain = model(**batch, output_hidden_states=True)
+    mapped = model(**batch, output_hidden_states=True, output_attentions=True)
+    torch.testing.assert_close(mapped.last_hidden_state, plain.last_hidden_state, rtol=1e-4, atol=1e-5)
+    assert len(mapped.hidden_states) == len(plain.hidden_states) == 3
+    length = batch["input_ids"].shape[1]
+    assert [tuple(weights.shape) for weights in mapped.attentions] == [(5, 2, length, length)] * 2
+    mask = batch["attention_mask"]
+    for weights in mapped.attentions:
+        torch.testing.assert_close(weights.sum(dim=-1), mask[:, None, :].expand(5, 2, length).float())
+        assert (weights * (1 - mask)[:, None, None, :]).abs().max() == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # PEFT asks by the old name
+@pytest.mark.parametrize("method", ["lora", "prompt"])
+def test_peft_trains_the_property_model(method):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    model = MatBERTForProperty(smiles_config("rotary"))
+    head = {"task_type": "SEQ_CLS", "modules_to_save": ["property_head"]}
+    config = {
+        "lora": peft.LoraConfig(**head, r=4, target_modules=["qkv", "attention.out"]),
+        "prompt": peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3),
+    }[method]
+    tuned = peft.get_peft_model(model, config).train()
+    optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=1e-2)
+    batch = SmilesTokenizer()(SMILES, padding=True, return_tensors="pt")
+    labels = torch.tensor([[float(len(text))] for text in SMILES])
+    model.property_head.set_scaling(labels.mean(dim=0), labels.std(dim=0))
+    losses = []
+    for _ in range(15):
+        loss = tuned(**batch, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.95 * losses[0]

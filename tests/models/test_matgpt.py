@@ -201,3 +201,11 @@ def test_lora_and_prompt_tuning_train_and_generate(model, tokenizer, tmp_path):
 def test_unknown_sizes_are_named():
     with pytest.raises(MatfmError, match="model.size is 'huge'; choose one of tiny"):
         MatGPTConfig.of_size("huge")
+
+
+def test_learning_rates_decay_from_the_head_downwards(model):
+    distances = {name: model.layers_from_top(name) for name, _ in model.named_parameters()}
+    assert distances["matgpt.decoder.norm.weight"] == 0
+    assert distances["matgpt.decoder.blocks.1.feed_forward.gate_up.weight"] == 1
+    assert distances["matgpt.decoder.blocks.0.feed_forward.gate_up.weight"] == 2
+    assert distances["matgpt.embed_tokens.weight"] == 3

@@ -200,3 +200,12 @@ def test_initial_scores_have_a_moderate_spread(tokenizer):
 def test_impossible_buckets_are_named(fields, message):
     with pytest.raises(MatfmError, match=message):
         MatT5Config(**fields)
+
+
+def test_learning_rates_decay_from_the_head_through_decoder_and_encoder(model):
+    distances = {name: model.layers_from_top(name) for name, _ in model.named_parameters()}
+    assert distances["lm_head.weight"] == distances["matt5.decoder.stack.norm.weight"] == 0
+    assert distances["matt5.decoder.stack.blocks.1.cross_attention.kv.weight"] == 1
+    assert distances["matt5.decoder.stack.blocks.0.attention.qkv.weight"] == 2
+    assert distances["matt5.encoder.stack.blocks.1.attention.qkv.weight"] == 3
+    assert distances["matt5.encoder.embed_tokens.weight"] == 5
