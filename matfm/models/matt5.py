@@ -198,10 +198,11 @@ class MatT5Model(MatT5PreTrainedModel):
     def layers_from_top(self, name: str) -> int:
         """Distance of a parameter from the head: the decoder's blocks from 1, below them the encoder's."""
         depth = self.config.num_hidden_layers
-        block = re.search(r"(encoder|decoder)\.stack\.blocks\.(\d+)\.", name)
+        above = depth if "encoder." in name else 0
+        block = re.search(r"\.blocks\.(\d+)\.", name)
         if block:
-            return depth - int(block.group(2)) + (depth if block.group(1) == "encoder" else 0)
-        return 2 * depth + 1 if "embed_" in name else 0
+            return above + depth - int(block.group(1))
+        return above + depth + 1 if "embed_" in name or "relative_bias" in name else above
 
 
 class MatT5ForConditionalGeneration(MatT5PreTrainedModel, GenerationMixin):

@@ -208,4 +208,5 @@ def test_learning_rates_decay_from_the_head_through_decoder_and_encoder(model):
     assert distances["matt5.decoder.stack.blocks.1.cross_attention.kv.weight"] == 1
     assert distances["matt5.decoder.stack.blocks.0.attention.qkv.weight"] == 2
     assert distances["matt5.encoder.stack.blocks.1.attention.qkv.weight"] == 3
-    assert distances["matt5.encoder.embed_tokens.weight"] == 5
+    assert distances["matt5.decoder.relative_bias.table.weight"] == 3
+    assert distances["matt5.encoder.embed_tokens.weight"] == distances["matt5.encoder.relative_bias.table.weight"] == 5
