@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -69,26 +70,30 @@ class MatGPTModel(MatGPTPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **_: Any,
     ) -> BaseModelOutputWithPast:
         """The Hugging Face path: padded (B, T) batches, padding on either side.
 
-        Without cache and explicit positions the batch is packed, and hidden states are zero at padding.
+        Without cache, explicit positions and attention maps the batch is packed, and hidden states are zero at padding.
         """
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        if past_key_values is None and position_ids is None:
+        maps: list[Tensor] | None = [] if output_attentions else None
+        if past_key_values is None and position_ids is None and maps is None:
             index = PaddedIndex.from_mask(_all_real(embeddings) if attention_mask is None else attention_mask)
             states = self._decode_packed(index.pack(embeddings), index.layout)
             padded = tuple(index.unpack(state) for state in states)
         else:
             context = decoder_context(embeddings, attention_mask, past_key_values, position_ids, self.rotary)
+            context = replace(context, maps=maps)
             padded = tuple(state.view_as(embeddings) for state in self.decoder(embeddings.flatten(0, 1), context))
         return BaseModelOutputWithPast(
             last_hidden_state=padded[-1],
             past_key_values=past_key_values,
             hidden_states=padded if output_hidden_states else None,
+            attentions=None if maps is None else tuple(maps),
         )
 
     def layers_from_top(self, name: str) -> int:
@@ -149,7 +154,11 @@ class MatGPTForCausalLM(MatGPTPreTrainedModel, GenerationMixin):
             total, weight = next_token_loss(logits, _after_real_tokens(labels, attention_mask))
             loss = total / (weight if num_items_in_batch is None else num_items_in_batch)
         return CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=output.past_key_values, hidden_states=output.hidden_states
+            loss=loss,
+            logits=logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
         )
 
     def layers_from_top(self, name: str) -> int:

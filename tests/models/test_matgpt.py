@@ -209,3 +209,17 @@ def test_learning_rates_decay_from_the_head_downwards(model):
     assert distances["matgpt.decoder.blocks.1.feed_forward.gate_up.weight"] == 1
     assert distances["matgpt.decoder.blocks.0.feed_forward.gate_up.weight"] == 2
     assert distances["matgpt.embed_tokens.weight"] == 3
+
+
+def test_attention_maps_look_back_only_and_not_at_padding(model, tokenizer):
+    batch = tokenizer(SMILES, padding=True, return_tensors="pt")
+    output = model(**batch, output_attentions=True)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(output.logits[real], model(**batch).logits[real], rtol=1e-4, atol=1e-4)
+    assert len(output.attentions) == 2
+    for weights in output.attentions:
+        assert weights.triu(1).abs().max() == 0
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+        seen = weights.amax(dim=1)[real]
+        padding = ~real[:, None, :].expand(-1, real.shape[1], -1)[real]
+        assert seen[padding].max() == 0
