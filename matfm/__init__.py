@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from matfm.estimators import PropertyClassifier, PropertyRegressor
     from matfm.models.matbert import MatBERTForMaskedLM, MatBERTForProperty, MatBERTModel
     from matfm.models.matbert_config import MatBERTConfig
+    from matfm.models.matgpt import MatGPTForCausalLM, MatGPTModel
+    from matfm.models.matgpt_config import MatGPTConfig
+    from matfm.models.matt5 import MatT5ForConditionalGeneration, MatT5Model
+    from matfm.models.matt5_config import MatT5Config
 
 __version__ = "0.1.0"
 
@@ -40,6 +44,12 @@ _HOMES = {
     "MatBERTModel": "matfm.models.matbert",
     "MatBERTForMaskedLM": "matfm.models.matbert",
     "MatBERTForProperty": "matfm.models.matbert",
+    "MatGPTConfig": "matfm.models.matgpt_config",
+    "MatGPTModel": "matfm.models.matgpt",
+    "MatGPTForCausalLM": "matfm.models.matgpt",
+    "MatT5Config": "matfm.models.matt5_config",
+    "MatT5Model": "matfm.models.matt5",
+    "MatT5ForConditionalGeneration": "matfm.models.matt5",
     "PropertyRegressor": "matfm.estimators",
     "PropertyClassifier": "matfm.estimators",
 }
@@ -52,6 +62,12 @@ __all__ = [
     "MatBERTForMaskedLM",
     "MatBERTForProperty",
     "MatBERTModel",
+    "MatGPTConfig",
+    "MatGPTForCausalLM",
+    "MatGPTModel",
+    "MatT5Config",
+    "MatT5ForConditionalGeneration",
+    "MatT5Model",
     "MatfmError",
     "PropertyClassifier",
     "PropertyRegressor",

@@ -7,6 +7,7 @@ import importlib.machinery
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 _AUTO = "transformers.models.auto."
 
@@ -21,12 +22,19 @@ def register_when_imported() -> None:
     sys.meta_path.insert(0, _AfterImport())
 
 
+def _configurations() -> tuple[Any, ...]:
+    from matfm.models.matbert_config import MatBERTConfig
+    from matfm.models.matgpt_config import MatGPTConfig
+    from matfm.models.matt5_config import MatT5Config
+
+    return MatBERTConfig, MatGPTConfig, MatT5Config
+
+
 def _register_configurations() -> None:
     from transformers import AutoConfig
 
-    from matfm.models.matbert_config import MatBERTConfig
-
-    AutoConfig.register(MatBERTConfig.model_type, MatBERTConfig, exist_ok=True)
+    for config in _configurations():
+        AutoConfig.register(config.model_type, config, exist_ok=True)
 
 
 def _register_tokenizers() -> None:
@@ -35,22 +43,34 @@ def _register_tokenizers() -> None:
     from matfm.chem.composition_tokenizer import CompositionTokenizer
     from matfm.chem.selfies_tokenizer import SelfiesTokenizer
     from matfm.chem.smiles_tokenizer import SmilesTokenizer
-    from matfm.models.matbert_config import MatBERTConfig
 
     # Each becomes known by its name; the last one is what a folder without tokenizer_config.json gets.
-    for tokenizer in (SmilesTokenizer, SelfiesTokenizer, CompositionTokenizer):
-        AutoTokenizer.register(MatBERTConfig, tokenizer, exist_ok=True)
+    for config in _configurations():
+        for tokenizer in (SmilesTokenizer, SelfiesTokenizer, CompositionTokenizer):
+            AutoTokenizer.register(config, tokenizer, exist_ok=True)
 
 
 def _register_models() -> None:
-    from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+    )
 
-    from matfm.models import matbert
-    from matfm.models.matbert_config import MatBERTConfig
+    from matfm.models import matbert, matgpt, matt5
 
-    AutoModel.register(MatBERTConfig, matbert.MatBERTModel, exist_ok=True)
-    AutoModelForMaskedLM.register(MatBERTConfig, matbert.MatBERTForMaskedLM, exist_ok=True)
-    AutoModelForSequenceClassification.register(MatBERTConfig, matbert.MatBERTForProperty, exist_ok=True)
+    for auto, model in (
+        (AutoModel, matbert.MatBERTModel),
+        (AutoModelForMaskedLM, matbert.MatBERTForMaskedLM),
+        (AutoModelForSequenceClassification, matbert.MatBERTForProperty),
+        (AutoModel, matgpt.MatGPTModel),
+        (AutoModelForCausalLM, matgpt.MatGPTForCausalLM),
+        (AutoModel, matt5.MatT5Model),
+        (AutoModelForSeq2SeqLM, matt5.MatT5ForConditionalGeneration),
+    ):
+        auto.register(model.config_class, model, exist_ok=True)
 
 
 _REGISTRATIONS: dict[str, Callable[[], None]] = {

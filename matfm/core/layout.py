@@ -44,9 +44,17 @@ class PackedLayout:
         """Tokens in each run."""
         return [count * length for count, length in self.runs]
 
+    def lengths(self) -> list[int]:
+        """Length of each sequence."""
+        return [length for count, length in self.runs for _ in range(count)]
+
     def first_tokens(self, device: torch.device | None = None) -> Tensor:
         """Index of the first token of every sequence, shape (B,)."""
         return torch.cat([start + torch.arange(count) * length for start, count, length in self._starts()]).to(device)
+
+    def positions(self, device: torch.device | None = None) -> Tensor:
+        """Position of every token in its sequence, from 0, shape (N,)."""
+        return torch.cat([torch.arange(length, device=device).repeat(count) for count, length in self.runs])
 
     def mean(self, hidden_ND: Tensor, skip: int = 0) -> Tensor:
         """Mean over each sequence's tokens, the first `skip` left out where others remain. Shape (B, D)."""

@@ -8,7 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matfm.core.layout import PackedLayout
+
 # M masked tokens, V vocabulary, B rows, K targets, C classes
+
+IGNORED = -100
+"""Label of a token with nothing to predict (Hugging Face's number)."""
 
 Pointwise = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,6 +29,25 @@ def masked_lm_loss(logits_MV: Tensor, labels_M: Tensor) -> tuple[Tensor, Tensor]
     """Cross-entropy (nats) at the masked positions only (Devlin et al. 2019)."""
     total = F.cross_entropy(logits_MV, labels_M, reduction="sum")
     return total, torch.tensor(float(labels_M.numel()), device=logits_MV.device)
+
+
+def token_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy (nats) of logits (…, V) over the labels (…) that are not `IGNORED`."""
+    total = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total, (labels != IGNORED).sum().to(logits.dtype)
+
+
+def next_token_loss(logits_BTV: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where logits at t score the label at t + 1 (causal language models)."""
+    return token_loss(logits_BTV[:, :-1], labels_BT[:, 1:])
+
+
+def next_token_labels(ids_N: Tensor, layout: PackedLayout) -> Tensor:
+    """What follows each packed token, (N,); `IGNORED` at the last token of each sequence."""
+    labels_N = ids_N.roll(-1)
+    # The last token of a sequence lies before the first of the next, and index -1 before the first of all.
+    labels_N[layout.first_tokens(ids_N.device) - 1] = IGNORED
+    return labels_N
 
 
 def multi_property_loss(

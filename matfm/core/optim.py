@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from matfm.core.muon import Muon
-from matfm.core.transformer import PreNormBlock, SelfAttention
+from matfm.core.transformer import BLOCKS
 from matfm.errors import MatfmError
 
 
@@ -126,10 +126,10 @@ def _undecayed_names(model: nn.Module) -> set[str]:
 def _block_matrices(model: nn.Module) -> dict[str, int]:
     """Names of the matrices inside blocks, and how many maps are stacked in each."""
     matrices: dict[str, int] = {}
-    for prefix, module in model.named_modules():
-        if isinstance(module, PreNormBlock):
-            inner = module.named_parameters(prefix)
-            matrices.update({name: 1 for name, parameter in inner if parameter.ndim == 2})
-        elif isinstance(module, SelfAttention):
-            matrices[f"{prefix}.qkv.weight"] = SelfAttention.stacked_projections
+    for prefix, block in model.named_modules():
+        if isinstance(block, BLOCKS):
+            matrices.update({name: 1 for name, weight in block.named_parameters(prefix) if weight.ndim == 2})
+            for inner, part in block.named_modules(prefix=prefix):
+                stacked: dict[str, int] = getattr(type(part), "stacked", {})
+                matrices.update({f"{inner}.{name}.weight": maps for name, maps in stacked.items()})
     return matrices

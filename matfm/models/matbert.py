@@ -8,49 +8,38 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.utils import ModelOutput
 
-from matfm.core.bundled import bundled_or_same
+from matfm.core.attention import SelfAttention
+from matfm.core.attention_context import AttentionContext, AttentionRun
+from matfm.core.feed_forward import FeedForward
 from matfm.core.layout import PackedLayout, PaddedIndex
 from matfm.core.objectives import REGRESSION_LOSSES, class_loss, masked_lm_loss, multi_property_loss
-from matfm.core.transformer import EncoderStack, FeedForward, PreNormBlock, SelfAttention
+from matfm.core.transformer import PreNormBlock, TransformerStack
 from matfm.models.embeddings import AmountEmbedding
 from matfm.models.heads import MaskedTokenHead, PropertyHead
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.pooling import POOLINGS
+from matfm.models.pretrained import FamilyPreTrainedModel, position_parts
 
 # N packed tokens, B sequences, T padded length, D width, K targets, V vocabulary
 
 
-class MatBERTPreTrainedModel(PreTrainedModel):
+class MatBERTPreTrainedModel(FamilyPreTrainedModel):
     """Weight initialisation and loading for all MatBERT classes."""
 
     config_class = MatBERTConfig
     base_model_prefix = "matbert"
-    _no_split_modules = ["PreNormBlock"]
+    # The losses are means of a batch; else Hugging Face's Trainer would not divide by the accumulated batches.
+    accepts_loss_kwargs = False
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\."]
-
-    @classmethod
-    def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> Any:
-        """By bundled name, folder or Hub id."""
-        return super().from_pretrained(bundled_or_same(str(name)), *arguments, **options)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
-        if isinstance(module, nn.Linear):
-            init.normal_(module.weight, std=std)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=std)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, PropertyHead):
+        super()._init_weights(module)
+        if isinstance(module, PropertyHead):
             for name, value in (("mean", 0.0), ("scale", 1.0), ("lower", -torch.inf), ("upper", torch.inf)):
                 init.constant_(getattr(module, name), value)
 
@@ -63,7 +52,8 @@ class MatBERTModel(MatBERTPreTrainedModel):
         width, epsilon = config.hidden_size, config.layer_norm_eps
         self.embed_tokens = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.embed_amounts = AmountEmbedding(width, config.amount_frequencies)
-        self.encoder = EncoderStack(
+        self.embed_positions, self.rotary = position_parts(config)
+        self.encoder = TransformerStack(
             [
                 PreNormBlock(
                     SelfAttention(width, config.num_attention_heads, config.attention_probs_dropout_prob),
@@ -78,9 +68,39 @@ class MatBERTModel(MatBERTPreTrainedModel):
         )
         self.post_init()
 
-    def forward_packed(self, ids_N: Tensor, amounts_N: Tensor, layout: PackedLayout) -> Tensor:
+    def forward_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
         """The fast path: packed tokens to hidden states (N, D)."""
-        return self.encoder(self.embed_tokens(ids_N) + self.embed_amounts(amounts_N), layout)[-1]
+        return self._encode(self.embed_tokens(ids_N), amounts_N, layout)[-1]
+
+    def _encode(self, hidden_ND: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> list[Tensor]:
+        if amounts_N is not None:
+            hidden_ND = hidden_ND + self.embed_amounts(amounts_N)
+        hidden_ND = self.embed_positions(hidden_ND, layout.positions(hidden_ND.device))
+        return self.encoder(hidden_ND, AttentionContext.packed(layout, hidden_ND, rotary=self.rotary))
+
+    def encode_padded(
+        self, hidden_BTD: Tensor, mask_BT: Tensor, amounts_BT: Tensor | None = None, maps: list[Tensor] | None = None
+    ) -> list[Tensor]:
+        """The slow twin, one dense block with a mask: for export and attention maps.
+
+        Args:
+            hidden_BTD: embedded tokens.
+            mask_BT: 1 = real token.
+            amounts_BT: beside the tokens, if any.
+            maps: gets the attention weights (B, H, T, T) of every block.
+
+        Returns:
+            Hidden states (B, T, D) as of the encoder; what they hold at padding means nothing.
+        """
+        if amounts_BT is not None:
+            hidden_BTD = hidden_BTD + self.embed_amounts(amounts_BT.flatten()).view_as(hidden_BTD)
+        positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp_min(0)
+        hidden_BTD = self.embed_positions(hidden_BTD, positions_BT)
+        rotation = None if self.rotary is None else self.rotary(positions_BT[:, None, :], hidden_BTD.dtype)
+        count, length = mask_BT.shape
+        run = AttentionRun(count, length, length, mask_BT.bool()[:, None, None, :], rotation=rotation)
+        states = self.encoder(hidden_BTD.flatten(0, 1), AttentionContext((run,), maps=maps))
+        return [state.view_as(hidden_BTD) for state in states]
 
     def forward(
         self,
@@ -89,22 +109,27 @@ class MatBERTModel(MatBERTPreTrainedModel):
         amounts: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **_: Any,
     ) -> BaseModelOutput:
-        """The Hugging Face path: padded (B, T) batches; hidden states are zero at padding."""
+        """The Hugging Face path: padded (B, T) batches; hidden states and attention weights are zero at padding."""
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         shape = embeddings.shape[:2]
         mask = (
             torch.ones(shape, dtype=torch.long, device=embeddings.device) if attention_mask is None else attention_mask
         )
-        index = PaddedIndex.from_mask(mask)
-        hidden_ND = index.pack(embeddings)
-        if amounts is not None:
-            hidden_ND = hidden_ND + self.embed_amounts(index.pack(amounts))
-        states = self.encoder(hidden_ND, index.layout)
+        maps: list[Tensor] | None = [] if output_attentions else None
+        if maps is None:
+            index = PaddedIndex.from_mask(mask)
+            packed_amounts = None if amounts is None else index.pack(amounts)
+            packed = self._encode(index.pack(embeddings), packed_amounts, index.layout)
+            states = [index.unpack(state) for state in (packed if output_hidden_states else packed[-1:])]
+        else:
+            states = [state * mask[..., None] for state in self.encode_padded(embeddings, mask, amounts, maps)]
         return BaseModelOutput(
-            last_hidden_state=index.unpack(states[-1]),
-            hidden_states=tuple(index.unpack(state) for state in states) if output_hidden_states else None,
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=None if maps is None else tuple(weights * mask[:, None, :, None] for weights in maps),
         )
 
     def layers_from_top(self, name: str) -> int:
@@ -139,7 +164,9 @@ class MatBERTForMaskedLM(MatBERTPreTrainedModel):
         if labels is not None:
             total, weight = masked_lm_loss(logits[labels >= 0], labels[labels >= 0])
             loss = total / weight
-        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
+        return MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
+        )
 
 
 @dataclass
@@ -149,6 +176,7 @@ class PropertyOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class PropertyPrediction:
@@ -158,12 +186,12 @@ class PropertyPrediction:
     matbert: MatBERTModel
     property_head: PropertyHead
 
-    def raw_packed(self, ids_N: Tensor, amounts_N: Tensor, layout: PackedLayout) -> Tensor:
+    def raw_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
         """The fast path: raw head outputs (B, K)."""
         hidden_ND = self.matbert.forward_packed(ids_N, amounts_N, layout)
         return self.property_head(POOLINGS[self.config.pooling](hidden_ND, layout))
 
-    def predict_packed(self, ids_N: Tensor, amounts_N: Tensor, layout: PackedLayout) -> Tensor:
+    def predict_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
         """Predictions in physical units (B, K), or class probabilities (B, C)."""
         return self._readable(self.raw_packed(ids_N, amounts_N, layout))
 
@@ -194,7 +222,12 @@ class PropertyPrediction:
         if labels is not None:
             total, weight = self.loss(raw, labels.view(len(raw), -1).to(raw.dtype))
             loss = total / weight.clamp_min(1)
-        return PropertyOutput(loss=loss, logits=self._readable(raw), hidden_states=output.hidden_states)
+        return PropertyOutput(
+            loss=loss,
+            logits=self._readable(raw),
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
 
     def _readable(self, raw: Tensor) -> Tensor:
         return raw.softmax(dim=-1) if self.config.class_names else self.property_head.physical(raw)

@@ -10,14 +10,10 @@ from matfm.core.bundled import bundled_or_same
 from matfm.core.objectives import REGRESSION_LOSSES
 from matfm.errors import MatfmError
 from matfm.models.pooling import POOLINGS
+from matfm.models.sizes import of_size
 
-SIZES: dict[str, dict[str, int]] = {
-    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128},
-    "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512},
-    "base": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 2048},
-    "large": {"hidden_size": 1024, "num_hidden_layers": 16, "num_attention_heads": 16, "intermediate_size": 4096},
-}
-"""The size dial."""
+POSITION_EMBEDDINGS = ("none", "rotary", "absolute", "sinusoidal")
+"""Formulas are sets of elements and need none; strings such as SMILES need one of the others."""
 
 
 class MatBERTConfig(PreTrainedConfig):
@@ -31,6 +27,11 @@ class MatBERTConfig(PreTrainedConfig):
     num_attention_heads: int = 4
     intermediate_size: int = 512
     amount_frequencies: int = 16
+    position_embedding: str = "none"
+    """none (formulas: tokens form a set), rotary, absolute (learned) or sinusoidal."""
+    max_position_embeddings: int = 512
+    """Longest sequence, in tokens, of absolute positions; the others have no limit."""
+    rotary_base: float = 10_000.0
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
     layer_norm_eps: float = 1e-6
@@ -49,6 +50,9 @@ class MatBERTConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        if self.position_embedding not in POSITION_EMBEDDINGS:
+            choices = ", ".join(POSITION_EMBEDDINGS)
+            raise MatfmError(f"model.position_embedding is {self.position_embedding!r}; choose one of {choices}")
         if self.pooling not in POOLINGS:
             raise MatfmError(f"model.pooling is {self.pooling!r}; choose one of {', '.join(POOLINGS)}")
         if self.property_loss not in REGRESSION_LOSSES:
@@ -62,10 +66,7 @@ class MatBERTConfig(PreTrainedConfig):
     @classmethod
     def of_size(cls, size: str, **overrides: Any) -> MatBERTConfig:
         """tiny, small, base or large; weights start with a standard deviation of width ** -0.5."""
-        if size not in SIZES:
-            raise MatfmError(f"model.size is {size!r}; choose one of {', '.join(SIZES)}")
-        scaled = {"initializer_range": SIZES[size]["hidden_size"] ** -0.5}
-        return cls(**{**SIZES[size], **scaled, **overrides})
+        return cls(**{**of_size(size), **overrides})
 
     @property
     def head_outputs(self) -> int:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from matfm.core.attention import SelfAttention
+from matfm.core.attention_context import AttentionContext
 from matfm.core.batching import EpochBatches, RaggedTokens, budget_slices
 from matfm.core.layout import PackedLayout, PaddedIndex
-from matfm.core.transformer import SelfAttention
 
 
 def slow_attention(module, sequence_TD):
@@ -28,7 +29,7 @@ def test_packed_attention_equals_one_sequence_at_a_time():
     hidden = torch.randn(sum(lengths), 24, dtype=torch.float64)
     weights = torch.randn_like(hidden)
     fast_in, slow_in = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    fast = module(fast_in, PackedLayout.from_lengths(lengths))
+    fast = module(fast_in, AttentionContext.packed(PackedLayout.from_lengths(lengths), fast_in))
     slow = torch.cat([slow_attention(module, part) for part in slow_in.split(lengths)])
     torch.testing.assert_close(fast, slow)
     (fast * weights).sum().backward()

@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from matfm.core.objectives import REGRESSION_LOSSES, class_loss, masked_lm_loss, multi_property_loss
+from matfm.core.layout import PackedLayout
+from matfm.core.objectives import (
+    REGRESSION_LOSSES,
+    class_loss,
+    masked_lm_loss,
+    multi_property_loss,
+    next_token_labels,
+    next_token_loss,
+    token_loss,
+)
 
 
 @pytest.mark.parametrize("name", REGRESSION_LOSSES)
@@ -44,3 +53,22 @@ def test_task_weights_scale_loss_and_weight():
 def test_nothing_masked_is_zero_not_nan():
     total, weight = masked_lm_loss(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long))
     assert (total.item(), weight.item()) == (0.0, 0.0)
+
+
+def test_next_token_labels_stay_within_their_sequence():
+    layout = PackedLayout.from_lengths([1, 3, 3, 2])
+    labels = next_token_labels(torch.arange(9) + 10, layout)
+    assert labels.tolist() == [-100, 12, 13, -100, 15, 16, -100, 18, -100]
+
+
+def test_token_loss_counts_and_sums_the_labels_that_are_there():
+    logits = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([[1, -100, 4], [-100, -100, 0]])
+    total, weight = token_loss(logits, labels)
+    expected = -sum(logits[row, place].log_softmax(0)[labels[row, place]] for row, place in ((0, 0), (0, 2), (1, 2)))
+    torch.testing.assert_close(total, expected)
+    assert weight == 3
+    assert torch.autograd.gradcheck(lambda given: token_loss(given, labels)[0], logits)
+    shifted, weight = next_token_loss(logits, labels)
+    torch.testing.assert_close(shifted, token_loss(logits[:, :-1], labels[:, 1:])[0])
+    assert weight == 2

@@ -5,9 +5,24 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, Trainer, TrainingArguments
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
 
-from matfm import CompositionTokenizer, MatBERTConfig, MatBERTForMaskedLM, MatBERTForProperty, MatBERTModel, MatfmError
+from matfm import (
+    CompositionTokenizer,
+    MatBERTConfig,
+    MatBERTForMaskedLM,
+    MatBERTForProperty,
+    MatBERTModel,
+    MatfmError,
+    SmilesTokenizer,
+)
 from matfm.chem.composition_schemes import MASK
 from matfm.core.layout import PackedLayout
 from matfm.models.matbert import MatBERTForPretraining
@@ -158,3 +173,91 @@ def test_hidden_states_and_sizes():
 
 def test_layout_of_one_run_needs_no_copy():
     assert PackedLayout.from_lengths([3, 3, 3]).runs == ((3, 3),)
+
+
+SMILES = ["CCO", "c1ccccc1", "CC(=O)Oc1ccccc1C(=O)O", "[Na+].[Cl-]", "C"]
+
+
+def smiles_config(positions):
+    return MatBERTConfig.of_size("tiny", vocab_size=len(SmilesTokenizer()), position_embedding=positions)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "absolute", "sinusoidal"])
+def test_strings_are_read_with_positions_whatever_the_padding(positions, tmp_path):
+    torch.manual_seed(0)
+    MatBERTModel(smiles_config(positions)).save_pretrained(tmp_path)
+    model = AutoModel.from_pretrained(tmp_path).eval()
+    first = {}
+    for side in ("left", "right"):
+        tokenizer = SmilesTokenizer(padding_side=side)
+        batch = tokenizer(SMILES, padding=True, return_tensors="pt")
+        hidden = model(**batch).last_hidden_state
+        for row, text in enumerate(SMILES):
+            alone = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+            together = hidden[row][batch["attention_mask"][row].bool()]
+            torch.testing.assert_close(together, first.setdefault(text, alone), rtol=1e-4, atol=1e-5)
+    ethanol, ether = (
+        model(**SmilesTokenizer()(text, return_tensors="pt")).last_hidden_state for text in ("CCO", "COC")
+    )
+    assert not torch.allclose(ethanol[0, 0], ether[0, 0], atol=1e-4)
+
+
+def test_pipelines_fill_masks_and_extract_features():
+    torch.manual_seed(0)
+    tokenizer, model = SmilesTokenizer(), MatBERTForMaskedLM(smiles_config("rotary")).eval()
+    fill = pipeline("fill-mask", model=model, tokenizer=tokenizer, top_k=3)
+    answers = fill("CC[MASK]")
+    logits = model(**tokenizer("CC[MASK]", return_tensors="pt")).logits[0, 3]
+    assert [answer["token"] for answer in answers] == logits.topk(3).indices.tolist()
+    assert answers[0]["sequence"] == "CC" + tokenizer.convert_ids_to_tokens(answers[0]["token"])
+    features = pipeline("feature-extraction", model=model.matbert, tokenizer=tokenizer)(["CCO", "c1ccccc1"])
+    expected = model.matbert(**tokenizer("c1ccccc1", return_tensors="pt")).last_hidden_state
+    torch.testing.assert_close(torch.tensor(features[1]), expected)
+
+
+def test_unknown_positions_are_named():
+    with pytest.raises(MatfmError, match="model.position_embedding is 'relative'; choose one of none, rotary"):
+        MatBERTConfig(position_embedding="relative")
+
+
+@pytest.mark.parametrize("positions", ["none", "rotary", "absolute", "sinusoidal"])
+def test_attention_maps_come_with_the_same_hidden_states(positions):
+    torch.manual_seed(0)
+    model = MatBERTModel(smiles_config(positions)).eval()
+    batch = SmilesTokenizer()(SMILES, padding=True, return_tensors="pt")
+    plain = model(**batch, output_hidden_states=True)
+    mapped = model(**batch, output_hidden_states=True, output_attentions=True)
+    torch.testing.assert_close(mapped.last_hidden_state, plain.last_hidden_state, rtol=1e-4, atol=1e-5)
+    assert len(mapped.hidden_states) == len(plain.hidden_states) == 3
+    length = batch["input_ids"].shape[1]
+    assert [tuple(weights.shape) for weights in mapped.attentions] == [(5, 2, length, length)] * 2
+    mask = batch["attention_mask"]
+    for weights in mapped.attentions:
+        torch.testing.assert_close(weights.sum(dim=-1), mask[:, None, :].expand(5, 2, length).float())
+        assert (weights * (1 - mask)[:, None, None, :]).abs().max() == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # PEFT asks by the old name
+@pytest.mark.parametrize("method", ["lora", "prompt"])
+def test_peft_trains_the_property_model(method):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    model = MatBERTForProperty(smiles_config("rotary"))
+    head = {"task_type": "SEQ_CLS", "modules_to_save": ["property_head"]}
+    config = {
+        "lora": peft.LoraConfig(**head, r=4, target_modules=["qkv", "attention.out"]),
+        "prompt": peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3),
+    }[method]
+    tuned = peft.get_peft_model(model, config).train()
+    optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=1e-2)
+    batch = SmilesTokenizer()(SMILES, padding=True, return_tensors="pt")
+    labels = torch.tensor([[float(len(text))] for text in SMILES])
+    model.property_head.set_scaling(labels.mean(dim=0), labels.std(dim=0))
+    losses = []
+    for _ in range(15):
+        loss = tuned(**batch, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.95 * losses[0]

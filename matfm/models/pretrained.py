@@ -1,0 +1,50 @@
+"""What the models of all families share: names of weights, initial weights, and parts for positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from matfm.core.bundled import bundled_or_same
+from matfm.core.positions import LearnedPositions, NoPositions, Rotary, SinusoidalPositions
+
+
+class FamilyPreTrainedModel(PreTrainedModel):
+    """Loading by name and initial weights."""
+
+    _no_split_modules = ["PreNormBlock", "PreNormCrossBlock"]
+    _supports_sdpa = True
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> Any:
+        """By bundled name, folder or Hub id."""
+        return super().from_pretrained(bundled_or_same(str(name)), *arguments, **options)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=std)
+        elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+            init.ones_(module.weight)
+            if isinstance(module, nn.LayerNorm):
+                init.zeros_(module.bias)
+
+
+def position_parts(config: Any) -> tuple[nn.Module, Rotary | None]:
+    """The part that adds positions to the input, and the one that turns queries and keys, of a checked config."""
+    if config.position_embedding == "absolute":
+        return LearnedPositions(config.max_position_embeddings, config.hidden_size), None
+    if config.position_embedding == "sinusoidal":
+        return SinusoidalPositions(), None
+    if config.position_embedding == "rotary":
+        return NoPositions(), Rotary(config.hidden_size // config.num_attention_heads, config.rotary_base)
+    return NoPositions(), None
