@@ -158,3 +158,12 @@ def test_shares_and_lengths_are_checked():
         DenoisingConfig(deleted=1)
     with pytest.raises(MatfmError, match="denoising.mean_length is 0"):
         DenoisingConfig(mean_length=0)
+
+
+def test_masks_are_not_corrupted_again():
+    infilled = infill_spans(many(), 0.3, 3.0, MASK, generator())
+    twice = infill_spans(delete_tokens(infilled, 0.9, generator(1)), 0.9, 3.0, MASK, generator(2))
+    first = infilled.ids_N == MASK
+    assert not infilled.ordinary_N[first].any()
+    assert int((delete_tokens(infilled, 0.9, generator(1)).ids_N == MASK).sum()) == int(first.sum())
+    assert int((twice.ids_N == MASK).sum()) >= int(first.sum())

@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -187,3 +188,35 @@ def test_memory_stays_flat_over_a_file_of_ten_gigabytes(tmp_path):
         read += 2 * reader.next().layout.tokens
         highest = max(highest, resident())
     assert highest - before < 40e6
+
+
+class EvenOffsets:
+    """Offsets of sequences of 50 tokens each, computed when asked for."""
+
+    base = None
+
+    def __init__(self, sequences):
+        self.sequences = sequences
+
+    def __len__(self):
+        return self.sequences + 1
+
+    def __getitem__(self, index):
+        return 50 * (index % len(self) if isinstance(index, int) else index)
+
+
+def test_planning_and_resuming_a_billion_sequences_takes_no_memory():
+    sequences = 10**9
+    ids = np.broadcast_to(np.uint16(7), 50 * sequences)
+    amounts = np.broadcast_to(np.float32(0), 50 * sequences)
+    data = RaggedTokens(ids, amounts, EvenOffsets(sequences), np.zeros((0, 0), np.float32))
+    data.targets_RK = np.broadcast_to(np.zeros((1, 0), np.float32), (sequences, 0))
+    tracemalloc.start()
+    reader = TokenReader(data, 8192, 0)
+    reader.load_state_dict({"epoch": 3, "pool": reader.pools - 1, "index": 5})
+    batch = reader.next()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
+    assert len(set(batch.rows_B.tolist())) == batch.layout.sequences
+    assert batch.rows_B.max() > sequences / 2
