@@ -23,7 +23,8 @@ class TokenReader:
     """Batches of the sequences of a token file, each exactly once per epoch over all processes.
 
     The global batches depend only on (data, tokens, seed, length_pool): with more processes each takes every
-    `world`-th sequence of the same batches, and a run may be resumed with another number of processes.
+    `world`-th sequence of the same batches, and a run may be resumed with another number of processes. Where the loop
+    deals whole batches out to its processes, `world` stays 1 on all of them.
 
     Sequences are never joined or cut: a batch is packed, and a sequence longer than `tokens` is a batch of its own.
     """

@@ -33,7 +33,7 @@ WIDTH = 32
 def summed_before(hidden_ND, layout):
     """Mean over each token and those before it in its sequence."""
     parts = hidden_ND.split(lengths_of_sequences(layout).tolist())
-    return torch.cat([part.cumsum(0) / torch.arange(1, len(part) + 1)[:, None] for part in parts])
+    return torch.cat([part.cumsum(0) / torch.arange(1, len(part) + 1, device=part.device)[:, None] for part in parts])
 
 
 class Stand(nn.Module):
@@ -60,7 +60,10 @@ class EncoderDecoder(Stand):
         assert input_layout.sequences == target_layout.sequences
         memory_BD = input_layout.mean(self.embed(input_ids_N))
         hidden_MD = self.embed(target_ids_M)
-        return self.read(hidden_MD, summed_before(hidden_MD, target_layout) + memory_BD[rows_of_tokens(target_layout)])
+        return self.read(
+            hidden_MD,
+            summed_before(hidden_MD, target_layout) + memory_BD[rows_of_tokens(target_layout).to(memory_BD.device)],
+        )
 
 
 class TwoStream(Stand):
@@ -68,7 +71,7 @@ class TwoStream(Stand):
         hidden_ND = self.embed(ids_N)
         blocks = zip(hidden_ND.split(layout.sizes()), packed_two_stream_masks(order.rank_N, layout), strict=True)
         known_ND = torch.cat(
-            [(query.float() @ block.view(*query.shape[:2], -1)).flatten(0, 1) for block, (_, query) in blocks]
+            [(query.to(block.dtype) @ block.view(*query.shape[:2], -1)).flatten(0, 1) for block, (_, query) in blocks]
         )
         return self.read(torch.zeros_like(known_ND), known_ND)[order.positions_M]
 
@@ -135,6 +138,18 @@ def test_the_same_generator_gives_the_same_loss(tokens, name):
     assert first.loss_sum.item() == second.loss_sum.item()
     assert math.isfinite(first.loss_sum.item())
     assert first.weight.item() > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", CASES)
+def test_the_loss_is_the_same_on_a_gpu(tokens, name):
+    model_class, step = CASES[name]
+    torch.manual_seed(0)
+    model, batch = model_class().double(), tokens.batch(np.arange(len(tokens)))
+    here = step(model, batch, generator(7))
+    there = step(model.cuda(), batch.to(torch.device("cuda")), generator(7))
+    torch.testing.assert_close(there.loss_sum.cpu(), here.loss_sum)
+    assert there.weight.item() == here.weight.item()
 
 
 def test_causal_batches_add_up(tokens):
