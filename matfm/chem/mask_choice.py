@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from matfm.core.layout import PackedLayout
+from matfm.core.packed_index import rows_of_tokens
 
 # N tokens, B sequences, U units, P memberships of a token in a unit, S segments, X tokens or units
 
@@ -79,12 +80,6 @@ class PackedUnits:
             torch.repeat_interleave(torch.arange(len(kept)), sizes),
             torch.tensor(list(chain.from_iterable(positions for _, positions in kept)), dtype=torch.long),
         )
-
-
-def rows_of_tokens(layout: PackedLayout) -> Tensor:
-    """Sequence of each packed token, shape (N,)."""
-    lengths_B = torch.tensor([length for count, length in layout.runs for _ in range(count)])
-    return torch.repeat_interleave(torch.arange(layout.sequences), lengths_B)
 
 
 def pick_tokens(tokens: Candidates, rate: float, generator: torch.Generator) -> Tensor:

@@ -9,10 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from matfm.chem.mask_choice import Candidates, PackedUnits, pick_spans, pick_tokens, pick_units, rows_of_tokens
+from matfm.chem.mask_choice import Candidates, PackedUnits, pick_spans, pick_tokens, pick_units
 from matfm.chem.token_classes import TokenClasses, element_classes
 from matfm.chem.vocabulary import SPECIAL_TOKENS
 from matfm.core.layout import PackedLayout
+from matfm.core.packed_index import rows_of_tokens
 from matfm.errors import MatfmError
 
 # N tokens, M masked tokens, B sequences

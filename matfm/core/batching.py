@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -45,7 +46,11 @@ class RaggedTokens:
         self.amounts_N = amounts_N
         self.offsets = offsets
         self.targets_RK = targets_RK
-        self.lengths_R = np.diff(offsets)
+
+    @cached_property
+    def lengths_R(self) -> np.ndarray:  # noqa: N802 - the shape is part of the name
+        """Tokens of every sequence. Of a file too big for that, see `lengths_of`."""
+        return np.diff(self.offsets)
 
     @classmethod
     def from_sequences(
@@ -62,7 +67,11 @@ class RaggedTokens:
         )
 
     def __len__(self) -> int:
-        return len(self.lengths_R)
+        return len(self.offsets) - 1
+
+    def lengths_of(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of the given rows; reads their offsets only."""
+        return self.offsets[rows + 1] - self.offsets[rows]
 
     def take(self, rows: np.ndarray) -> RaggedTokens:
         """The given rows, in that order."""
@@ -71,19 +80,19 @@ class RaggedTokens:
 
     def batch(self, rows: np.ndarray) -> TokenBatch:
         """Collate rows (sorted by length here) without a Python step per token."""
-        rows = rows[np.argsort(self.lengths_R[rows], kind="stable")]
-        index, _ = self._token_index(rows)
+        rows = rows[np.argsort(self.lengths_of(rows), kind="stable")]
+        index, offsets = self._token_index(rows)
         return TokenBatch(
             torch.from_numpy(self.ids_N[index].astype(np.int64)),
             torch.from_numpy(self.amounts_N[index]),
-            PackedLayout.from_lengths(self.lengths_R[rows].tolist()),
+            PackedLayout.from_lengths(np.diff(offsets).tolist()),
             torch.from_numpy(self.targets_RK[rows]),
             torch.from_numpy(rows),
         )
 
     def _token_index(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Flat token positions of the rows, and the offsets they get when laid side by side."""
-        lengths = self.lengths_R[rows]
+        lengths = self.lengths_of(rows)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         index = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
         return index, offsets
@@ -97,6 +106,16 @@ def budget_slices(lengths_R: np.ndarray, tokens: int) -> list[np.ndarray]:
     return [
         group for group in np.split(np.arange(len(lengths_R)), _changes((middle // tokens).astype(int))) if len(group)
     ]
+
+
+def groups_of_similar_length(lengths_W: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Cut W sequences, sorted by length, into the fewest groups of at most about `tokens` tokens, all about as large.
+
+    Returns indices into `lengths_W`, short sequences first.
+    """
+    order_W = np.argsort(lengths_W, kind="stable")
+    total = int(lengths_W.sum())
+    return [order_W[group] for group in budget_slices(lengths_W[order_W], -(-total // max(1, -(-total // tokens))))]
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
@@ -152,6 +171,5 @@ class EpochBatches:
         plan: list[np.ndarray] = []
         for pool in budget_slices(self.data.lengths_R[order], self.tokens * self.length_pool):
             rows = order[pool]
-            rows = rows[np.argsort(self.data.lengths_R[rows], kind="stable")]
-            plan.extend(rows[group] for group in budget_slices(self.data.lengths_R[rows], self.tokens))
+            plan.extend(rows[group] for group in groups_of_similar_length(self.data.lengths_R[rows], self.tokens))
         return [plan[i] for i in generator.permutation(len(plan))]

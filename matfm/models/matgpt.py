@@ -123,7 +123,7 @@ class MatGPTForCausalLM(MatGPTPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def forward_packed(self, ids_N: Tensor, layout: PackedLayout) -> Tensor:
+    def logits_packed(self, ids_N: Tensor, layout: PackedLayout) -> Tensor:
         """The fast path: packed tokens to logits (N, V). Row i scores the token after token i."""
         return self.lm_head(self.matgpt.forward_packed(ids_N, layout))
 

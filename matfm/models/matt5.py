@@ -216,10 +216,8 @@ class MatT5ForConditionalGeneration(MatT5PreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def forward_packed(
-        self, ids_N: Tensor, layout: PackedLayout, target_ids_M: Tensor, targets: PackedLayout
-    ) -> Tensor:
-        """The fast path: packed sources and shifted targets, sequence by sequence, to logits (M, V)."""
+    def logits_packed(self, ids_N: Tensor, layout: PackedLayout, target_ids_M: Tensor, targets: PackedLayout) -> Tensor:
+        """The fast path: packed sources and decoder inputs, sequence by sequence, to logits (M, V)."""
         return self.lm_head(self.matt5.forward_packed(ids_N, layout, target_ids_M, targets))
 
     def forward(

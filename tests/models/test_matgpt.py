@@ -15,7 +15,7 @@ from transformers import (
 
 from matfm import MatfmError, MatGPTConfig, MatGPTForCausalLM, MatGPTModel, SmilesTokenizer
 from matfm.core.layout import PackedLayout
-from matfm.core.objectives import next_token_labels, token_loss
+from matfm.core.objectives import causal_lm_loss
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN", "C#N", "CC(C)C", "OCC=C", "FC(F)F"]
 PROMPTS = ["[CLS]CC(", "[CLS]c", "[CLS]", "[CLS]CC(=O)"]
@@ -47,7 +47,7 @@ def test_packed_equals_padded_in_loss_and_gradients(model, side):
     model = model.double()
     tokenizer = SmilesTokenizer(padding_side=side)
     ids_N, layout = packed(tokenizer)
-    total, weight = token_loss(model.forward_packed(ids_N, layout), next_token_labels(ids_N, layout))
+    total, weight = causal_lm_loss(model.logits_packed(ids_N, layout), ids_N, layout)
     batch = tokenizer(SMILES, padding=True, return_tensors="pt")
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
     losses = [total / weight, *(model(**batch, labels=labels, use_cache=cached).loss for cached in (False, True))]
@@ -127,7 +127,7 @@ def test_learns_eight_molecules_by_heart_and_keeps_them_when_saved(tokenizer, tm
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(40):
-        total, weight = token_loss(model.forward_packed(ids_N, layout), next_token_labels(ids_N, layout))
+        total, weight = causal_lm_loss(model.logits_packed(ids_N, layout), ids_N, layout)
         optimizer.zero_grad()
         (total / weight).backward()
         optimizer.step()

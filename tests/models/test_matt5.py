@@ -54,7 +54,7 @@ def test_packed_equals_padded_in_loss_and_gradients(model, tokenizer, side):
     sources = [torch.tensor(tokenizer(text)["input_ids"]) for text in SOURCES]
     labels = [torch.tensor(tokenizer(text)["input_ids"]) for text in TARGETS]
     shifted = [model.prepare_decoder_input_ids_from_labels(ids[None])[0] for ids in labels]
-    total, weight = token_loss(model.forward_packed(*packed(sources), *packed(shifted)), torch.cat(labels))
+    total, weight = token_loss(model.logits_packed(*packed(sources), *packed(shifted)), torch.cat(labels))
     batch = padded(SmilesTokenizer(padding_side=side))
     losses = [total / weight]
     losses += [model(**batch, labels=padded_labels(tokenizer), use_cache=cached).loss for cached in (False, True)]
