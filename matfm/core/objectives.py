@@ -20,9 +20,12 @@ REGRESSION_LOSSES: dict[str, Pointwise] = {
 """Losses of one prediction, in scaled units."""
 
 
-def masked_lm_loss(logits_MV: Tensor, labels_M: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy (nats) at the masked positions only (Devlin et al. 2019)."""
-    total = F.cross_entropy(logits_MV, labels_M, reduction="sum")
+def masked_lm_loss(logits_MV: Tensor, labels_M: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Cross-entropy (nats) at the masked positions only (Devlin et al. 2019).
+
+    `smoothing` in [0, 1] is the share of the target spread evenly over all classes (Szegedy et al. 2016).
+    """
+    total = F.cross_entropy(logits_MV, labels_M, reduction="sum", label_smoothing=smoothing)
     return total, torch.tensor(float(labels_M.numel()), device=logits_MV.device)
 
 
@@ -38,8 +41,9 @@ def multi_property_loss(
     return (loss_BK * weight_BK).sum(), weight_BK.sum()
 
 
-def class_loss(logits_BC: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy (nats) over rows with a label; NaN marks a missing one."""
+def class_loss(logits_BC: Tensor, label_B: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Cross-entropy (nats) over rows with a label; NaN marks a missing one. `smoothing` as in `masked_lm_loss`."""
     present_B = ~label_B.isnan()
-    total = F.cross_entropy(logits_BC[present_B], label_B[present_B].long(), reduction="sum")
+    logits, labels = logits_BC[present_B], label_B[present_B].long()
+    total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
     return total, present_B.sum().to(logits_BC.dtype)

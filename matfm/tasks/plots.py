@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matfm.core.files import atomic_path
-from matfm.core.trainer import read_log
+from matfm.core.run_log import read_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

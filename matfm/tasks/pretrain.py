@@ -18,6 +18,7 @@ from matfm.chem.masking import MaskingConfig, mask_elements
 from matfm.chem.units import Property
 from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
 from matfm.core.config import to_mapping
+from matfm.core.loop_config import LoopOptions
 from matfm.core.objectives import masked_lm_loss
 from matfm.core.optim import OptimizerConfig
 from matfm.core.run_directory import RunDirectory
@@ -71,24 +72,25 @@ class ModelConfig:
     """l1, l2 or huber, on scaled targets."""
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Length and batches."""
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopOptions):
+    """Length and batches, and the options of the loop."""
 
     epochs: float = 8.0
     """Passes over the training rows."""
     tokens_per_batch: int = 4096
     """Tokens of a batch (a formula has one per element and one more)."""
-    accumulate: int = 1
-    """Batches per optimizer step."""
-    clip_norm: float = 1.0
-    """Largest gradient norm."""
     masked_weight: float = 0.1
     """Weight of a masked element's cross-entropy beside a property's loss."""
+    label_smoothing: float = 0.0
+    """Share of a masked element's target spread over all elements."""
     evaluations: int = 10
     """Evaluations on the held-out rows."""
-    checkpoint_every: int = 200
-    """Steps between resumable checkpoints."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 1:
+            raise MatfmError(f"train.label_smoothing is {self.label_smoothing}; it is a share in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -139,13 +141,7 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
     model = new_model(config, corpus)
     batches = EpochBatches(corpus.train, config.train.tokens_per_batch, config.seed)
     steps = math.ceil(config.train.epochs * batches.batches_per_epoch / config.train.accumulate)
-    loop = LoopConfig(
-        steps=steps,
-        accumulate=config.train.accumulate,
-        clip_norm=config.train.clip_norm,
-        evaluate_every=math.ceil(steps / config.train.evaluations),
-        checkpoint_every=config.train.checkpoint_every,
-    )
+    loop = LoopConfig(**config.train.options(), steps=steps, evaluate_every=math.ceil(steps / config.train.evaluations))
     result = fit(
         model,
         pretraining_step(config),
@@ -230,7 +226,9 @@ def pretraining_step(config: PretrainConfig) -> StepFunction:
         raw_BK = model.property_head(POOLINGS[model.config.pooling](hidden_ND, batch.layout))
         targets_BK = batch.targets_BK.masked_fill(masked.masked_row_B[:, None], math.nan)
         property_sum, property_weight = model.loss(raw_BK, targets_BK)
-        masked_sum, masked_weight = masked_lm_loss(model.lm_head(hidden_ND[masked.positions_M]), masked.labels_M)
+        masked_sum, masked_weight = masked_lm_loss(
+            model.lm_head(hidden_ND[masked.positions_M]), masked.labels_M, config.train.label_smoothing
+        )
         return StepOutput(
             property_sum + config.train.masked_weight * masked_sum,
             torch.tensor(float(batch.layout.sequences), device=hidden_ND.device),

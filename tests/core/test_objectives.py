@@ -44,3 +44,13 @@ def test_task_weights_scale_loss_and_weight():
 def test_nothing_masked_is_zero_not_nan():
     total, weight = masked_lm_loss(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long))
     assert (total.item(), weight.item()) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_label_smoothing_is_the_cross_entropy_to_the_mixed_target(smoothing):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 5), torch.tensor([0, 4, 2, 2, 1, 3])
+    target = (1 - smoothing) * torch.nn.functional.one_hot(labels, 5) + smoothing / 5
+    expected = -(target * logits.log_softmax(dim=-1)).sum()
+    torch.testing.assert_close(masked_lm_loss(logits, labels, smoothing)[0], expected)
+    torch.testing.assert_close(class_loss(logits, labels.float(), smoothing)[0], expected)
