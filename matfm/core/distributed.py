@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from matfm.core.acceleration import repeated_blocks
+from matfm.core.process import started_processes
 from matfm.errors import MatfmError
+
+Result = TypeVar("Result")
 
 REMEDY_MUON = "optimizer.method muon updates whole matrices, which shard fsdp splits; use shard ddp, or adamw"
 
@@ -56,6 +59,15 @@ class Ranks:
         dist.all_gather_object(gathered, value)
         return {name: tensor for part in gathered for name, tensor in part.items()}
 
+    def in_order(self, work: Callable[[], Result]) -> Result:
+        """Let the first process do its work (and write its files) before the others do theirs."""
+        if not self.first:
+            self.wait()
+        result = work()
+        if self.first:
+            self.wait()
+        return result
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.world > 1:
@@ -66,16 +78,6 @@ def current_ranks() -> Ranks:
     """Of the process group, if there is one."""
     initialised = dist.is_available() and dist.is_initialized()
     return Ranks(dist.get_rank(), dist.get_world_size()) if initialised else Ranks()
-
-
-def started_processes() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks for the run, before or after there is a process group."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
@@ -121,9 +123,7 @@ def wrapped(module: nn.Module, kind: str, device: torch.device) -> nn.Module:
     if kind == "ddp":
         ids = [torch.cuda.current_device()] if device.type == "cuda" else None
         # Heads that a step does not use have no gradient.
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True
-        )
+        return nn.parallel.DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
     if kind == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard

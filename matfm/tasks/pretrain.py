@@ -18,6 +18,7 @@ from matfm.chem.masking import MaskingConfig, mask_elements
 from matfm.chem.units import Property
 from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
 from matfm.core.config import to_mapping
+from matfm.core.distributed import process_group
 from matfm.core.loop_config import LoopOptions
 from matfm.core.objectives import masked_lm_loss
 from matfm.core.optim import OptimizerConfig
@@ -131,13 +132,33 @@ class Corpus:
 
 
 def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Train from scratch and write a run directory; returns the summary."""
-    directory = RunDirectory.open(out, to_mapping(config), resume)
-    if (finished := directory.finished_summary()) is not None:
-        return finished
+    """Train from scratch and write a run directory; returns the summary.
+
+    Started by torchrun, the processes train together and the first one writes; all must see `out`.
+    """
     device = resolve_device(config.device)
-    corpus = load_corpus(config.data, out)
-    data.write_rejects(out / "rejects.csv", corpus.rejects)
+    with process_group(device) as ranks:
+        directory = RunDirectory(out)
+        if ranks.first:
+            directory = RunDirectory.open(out, to_mapping(config), resume)
+        ranks.wait()
+        if (finished := directory.finished_summary()) is not None:
+            return finished
+        # The first process builds the recipe, if there is one, and the others read what it built.
+        corpus = ranks.in_order(lambda: load_corpus(config.data, out))
+        if ranks.first:
+            data.write_rejects(out / "rejects.csv", corpus.rejects)
+        model, result = train(config, corpus, out, device, resume)
+        if ranks.first:
+            _write_results(config, corpus, model, result, directory)
+        ranks.wait()
+    return directory.summary()
+
+
+def train(
+    config: PretrainConfig, corpus: Corpus, out: Path, device: torch.device, resume: bool
+) -> tuple[MatBERTForPretraining, dict[str, Any]]:
+    """The trained model, and what `fit` says of it."""
     model = new_model(config, corpus)
     batches = EpochBatches(corpus.train, config.train.tokens_per_batch, config.seed)
     steps = math.ceil(config.train.epochs * batches.batches_per_epoch / config.train.accumulate)
@@ -155,6 +176,17 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
         resume=resume,
         label="pretrain",
     )
+    return model, result
+
+
+def _write_results(
+    config: PretrainConfig,
+    corpus: Corpus,
+    model: MatBERTForPretraining,
+    result: dict[str, Any],
+    directory: RunDirectory,
+) -> None:
+    out = directory.path
     save_model(model.cpu(), out, to_mapping(config))
     CompositionTokenizer().save_pretrained(str(out))
     summary = {
@@ -175,7 +207,6 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
     cards.write_pretraining_card(out, config, summary, recipe)
     directory.finish(summary)
     remove_checkpoints(out)
-    return directory.summary()
 
 
 def load_corpus(config: CorpusConfig, out: Path) -> Corpus:
