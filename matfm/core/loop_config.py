@@ -47,6 +47,8 @@ class LoopOptions:
     """Steps between records of log.jsonl."""
     tensorboard: bool = False
     """Write the log for TensorBoard too, into the folder `tensorboard`."""
+    diagnose_every: int = 0
+    """Steps between records of gradients, updates and activations per layer, and their picture; 0 is off."""
     checkpoint_every: int = 200
     """Steps between resumable checkpoints."""
     patience: int = 0
@@ -73,7 +75,7 @@ class LoopOptions:
 
 _RULES: dict[tuple[Callable[[float], bool], str], tuple[str, ...]] = {
     (lambda value: value >= 1, "must be at least 1"): ("accumulate", "log_every", "checkpoint_every"),
-    (lambda value: value >= 0, "must not be negative"): ("clip_norm", "patience"),
+    (lambda value: value >= 0, "must not be negative"): ("clip_norm", "patience", "diagnose_every"),
     (lambda value: value > 0, "must be positive"): ("clip_value", "clip_ratio"),
     (lambda value: 0 <= value < 1, "is a share in [0, 1)"): ("ema_decay", "swa_start"),
 }

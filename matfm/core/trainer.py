@@ -21,6 +21,7 @@ from matfm.core.averaging import WeightAverage
 from matfm.core.batching import TokenBatch
 from matfm.core.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from matfm.core.clipping import CLIPPERS
+from matfm.core.diagnostics import KEY, Diagnostics
 from matfm.core.distributed import REMEDY_MUON, current_ranks, sharding, share_of_step, whole, wrapped
 from matfm.core.loop_config import LoopConfig
 from matfm.core.optim import OptimizerConfig, build_optimizers, parameter_groups, schedule_factor, set_learning_rates
@@ -148,6 +149,7 @@ class _Run:
         self.random = RandomStates(seed, loop.accumulate, device, self.ranks)
         self.progress = _Progress()
         self.checkpoints = folder / "checkpoints"
+        self.diagnostics = Diagnostics(self.model, loop.diagnose_every)
         self.log = RunLog(folder, loop.tensorboard and self.ranks.first)
         self.window = Window(self.ranks)
         self.last_evaluation: dict[str, float] = {}
@@ -168,6 +170,7 @@ class _Run:
         """One optimizer step over `accumulate` batches."""
         factor = schedule_factor(self.optimizer_config, self.progress.step, self.loop.steps)
         set_learning_rates(self.optimizers, factor)
+        self.diagnostics.before_step(self.progress.step + 1)
         batches = self._draw()
         random = self.random.state_dict() if self.ascent else {}
         loss_sum, weight = self._gradients(batches, logged=True)
@@ -181,6 +184,9 @@ class _Run:
             self.ascent.descend()
         self._apply_gradients(divisor, loss_sum, batches)
         self.progress.step += 1
+        seen = self.diagnostics.after_update()
+        if seen is not None and self.ranks.first:
+            self.log.append({"step": self.progress.step, KEY: seen})
         if self.average is not None:
             self.average.update(self.progress.step)
         if self.progress.step % self.loop.log_every == 0 or self.progress.step == self.loop.steps:
@@ -297,7 +303,9 @@ class _Run:
     def _apply_gradients(self, divisor: Tensor, loss_sum: Tensor, batches: list[tuple[int, TokenBatch]]) -> None:
         norm = float(self._norm() / divisor)
         loss_is_finite = math.isfinite(float(loss_sum))
-        if not self.loss_scale.skips(loss_is_finite, math.isfinite(norm)):
+        if self.loss_scale.skips(loss_is_finite, math.isfinite(norm)):
+            self.diagnostics.skip()
+        else:
             if not (math.isfinite(norm) and loss_is_finite):
                 shown = torch.cat([batch.rows_B for _, batch in batches])[:10].tolist()
                 rate = self.optimizers[0].param_groups[0]["lr"]
@@ -306,6 +314,7 @@ class _Run:
                     f"{rate:.3g}, data rows {shown}…); check these rows, or lower optimizer.learning_rate; "
                     f"the last checkpoint in {self.checkpoints} is intact"
                 )
+            self.diagnostics.before_update(float(divisor))
             with_gradient = [p for p in self.parameters if p.grad is not None]
             CLIPPERS[self.loop.clip](with_gradient, float(divisor), norm, self.loop.clip_limit)
             for optimizer in self.optimizers:

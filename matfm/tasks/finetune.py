@@ -187,6 +187,7 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     }
     cards.write_finetuning_card(out, config, summary)
     plots.draw_curves(out)
+    plots.draw_diagnostics(out)
     directory.finish(summary)
     return directory.summary()
 

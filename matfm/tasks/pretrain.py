@@ -203,6 +203,7 @@ def _write_results(
     }
     directory.write_metrics(result["valid"])
     plots.draw_curves(out)
+    plots.draw_diagnostics(out)
     recipe = load_recipe(config.data.recipe) if config.data.recipe else None
     cards.write_pretraining_card(out, config, summary, recipe)
     directory.finish(summary)
