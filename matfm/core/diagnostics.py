@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from matfm.core.acceleration import repeated_blocks
+from matfm.core.attention_maps import AttentionRecorder
 from matfm.core.distributed import whole
 
 KEY = "diagnostics"
@@ -37,8 +39,10 @@ class Diagnostics:
         self.every = every
         self.blocks = dict(repeated_blocks(model))
         self.active = False
+        self.within = ExitStack()
         self.handles: list[RemovableHandle] = []
         self.activations: dict[str, dict[str, float]] = {}
+        self.attention: dict[str, list[list[float]]] = {}
         self.gradient_norms: dict[str, float] = {}
         self.before: dict[str, Tensor] = {}
 
@@ -47,7 +51,10 @@ class Diagnostics:
         self.active = self.every > 0 and step % self.every == 0
         if self.active:
             self.activations = {}
-            self.handles = [block.register_forward_hook(self._recorder(name)) for name, block in self.blocks.items()]
+            self.attention = {}
+            for name, block in self.blocks.items():
+                self.handles.append(block.register_forward_pre_hook(self._entered(name)))
+                self.handles.append(block.register_forward_hook(self._recorder(name)))
 
     def before_update(self, divisor: float) -> None:
         """Gradients are there, still to be divided by `divisor`, and not clipped."""
@@ -60,8 +67,9 @@ class Diagnostics:
     def after_update(self) -> dict[str, Any] | None:
         """What was seen, where this step was looked at.
 
-        `gradient_norm` and `update_ratio` (norm of the update over norm of the weights) by layer, and
-        `activation` by block: mean, standard deviation and share of dead units of the last forward pass.
+        `gradient_norm` and `update_ratio` (norm of the update over norm of the weights) by layer;
+        by block, of the last forward pass, `activation`: mean, standard deviation and share of dead units, and
+        `attention`: the weights of the longest sequence's tokens (rows) on each other.
         """
         if not self.active:
             return None
@@ -69,12 +77,16 @@ class Diagnostics:
         norms = self._norms(self.before)
         self.before = {}
         ratios = {layer: norm / norms[layer] if norms[layer] else 0.0 for layer, norm in moved.items()}
-        return {"gradient_norm": self.gradient_norms, "update_ratio": ratios, "activation": self.activations}
+        return {"gradient_norm": self.gradient_norms, "update_ratio": ratios, **self._seen_in_blocks()}
 
     def skip(self) -> None:
-        """The step ends without an update."""
+        """The step ends without an update, or in an error."""
+        self.within.close()
         self._unhook()
         self.active = False
+
+    def _seen_in_blocks(self) -> dict[str, Any]:
+        return {"activation": self.activations, "attention": self.attention}
 
     def _unhook(self) -> None:
         for handle in self.handles:
@@ -93,9 +105,20 @@ class Diagnostics:
             squares[self._layer_of(name)] += float(whole(torch.linalg.vector_norm(tensor))) ** 2
         return {layer: square**0.5 for layer, square in squares.items()}
 
+    def _entered(self, name: str) -> Callable[[nn.Module, Any], None]:
+        def enter(_module: nn.Module, _inputs: Any) -> None:
+            def keep(weights: list[list[float]]) -> None:
+                self.attention[name] = weights
+
+            self.within = ExitStack()
+            self.within.enter_context(AttentionRecorder(keep))
+
+        return enter
+
     def _recorder(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         @torch.no_grad()
         def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self.within.close()
             hidden = output[0] if isinstance(output, tuple) else output
             self.activations[name] = activation_statistics(hidden)
 

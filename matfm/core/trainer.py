@@ -245,6 +245,7 @@ class _Run:
 
     def close(self) -> None:
         """Take off what was put on the model, and close the log."""
+        self.diagnostics.skip()
         for undo in self.undo:
             undo()
         self.log.close()

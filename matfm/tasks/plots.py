@@ -41,7 +41,8 @@ def draw_curves(run: Path) -> None:
 
 
 def draw_diagnostics(run: Path) -> None:
-    """`diagnostics.png`: gradient norms and relative updates of the layers, and activations of the blocks.
+    """`diagnostics.png`: gradient norms and relative updates of the layers, and activations of the blocks;
+    `attention.png`: for each block, what the tokens of one sequence attend to.
 
     Nothing is drawn where the run was not diagnosed.
     """
@@ -55,19 +56,21 @@ def draw_diagnostics(run: Path) -> None:
         ("standard deviation of activations", "linear", lambda seen: _of_blocks(seen, "std")),
         ("share of dead units", "linear", lambda seen: _of_blocks(seen, "dead")),
     )
+    last = records[-1][KEY]
+    color_of = _colors(list(dict.fromkeys([*last["gradient_norm"], *last["activation"]])))
     for panel, (title, scale, values) in zip(axes, panels, strict=True):
-        layers = list(values(records[-1][KEY]))
-        colors = _colors(len(layers))
-        for layer, color in zip(layers, colors, strict=True):
+        for layer in values(last):
             points = [
                 (record["step"], values(record[KEY])[layer]) for record in records if layer in values(record[KEY])
             ]
             shown = [(step, value) for step, value in points if scale == "linear" or value > 0]
             steps, heights = [step for step, _ in shown], [value for _, value in shown]
-            panel.plot(steps, heights, ".-", color=color, linewidth=1, label=layer)
+            panel.plot(steps, heights, ".-", color=color_of[layer], linewidth=1, label=layer)
         panel.set(xlabel="step", title=title, yscale=scale)
     axes[0].legend(frameon=False, fontsize=5)
     _save(figure, run / "diagnostics.png")
+    if maps := records[-1][KEY]["attention"]:
+        _draw_attention(run, maps)
 
 
 def draw_parity(run: Path, name: str, unit: str, true: np.ndarray, predicted: np.ndarray, title: str) -> None:
@@ -96,15 +99,23 @@ def draw_roc(run: Path, true: np.ndarray, score: np.ndarray, title: str) -> None
     _save(figure, run / "roc.png")
 
 
+def _draw_attention(run: Path, maps: dict[str, list[list[float]]]) -> None:
+    figure, axes = _figure(len(maps), _HEIGHT * len(maps))
+    for panel, (block, weights) in zip(axes, maps.items(), strict=True):
+        panel.imshow(weights, cmap="viridis", vmin=0, vmax=1)
+        panel.set(title=block, xlabel="token attended to", ylabel="token")
+    _save(figure, run / "attention.png")
+
+
 def _of_blocks(seen: dict[str, Any], statistic: str) -> dict[str, float]:
     return {block: values[statistic] for block, values in seen["activation"].items()}
 
 
-def _colors(count: int) -> list[Any]:
+def _colors(layers: list[str]) -> dict[str, Any]:
     """From the first layer to the last along one colour map."""
     from matplotlib import colormaps
 
-    return [colormaps["viridis"](index / max(1, count - 1)) for index in range(count)]
+    return {layer: colormaps["viridis"](index / max(1, len(layers) - 1)) for index, layer in enumerate(layers)}
 
 
 def _figure(panels: int, width: float) -> tuple[Figure, Any]:

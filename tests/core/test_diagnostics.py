@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from matfm.core.attention_maps import AttentionRecorder
 from matfm.core.batching import EpochBatches
 from matfm.core.diagnostics import KEY, Diagnostics, activation_statistics
 from matfm.core.optim import OptimizerConfig
@@ -37,8 +38,23 @@ def test_a_looked_at_run_has_the_same_weights(tiny_model, tiny_tokens, tmp_path)
     assert all(0 < seen[0]["update_ratio"][layer] < 1 for layer in layers)
     draw_diagnostics(tmp_path / "b")
     assert (tmp_path / "b" / "diagnostics.png").stat().st_size > 10_000
+    assert (tmp_path / "b" / "attention.png").exists()
+    weights = torch.tensor(seen[0]["attention"]["matbert.encoder.blocks.1"])
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(weights)), atol=1e-2, rtol=0)
     draw_diagnostics(tmp_path / "a")
     assert not (tmp_path / "a" / "diagnostics.png").exists()
+
+
+def test_an_error_in_a_block_leaves_nothing_behind(tiny_model, tiny_tokens, tmp_path):
+    def fail(module, inputs):
+        raise ZeroDivisionError
+
+    handle = tiny_model.matbert.encoder.blocks[1].attention.register_forward_pre_hook(fail)
+    with pytest.raises(ZeroDivisionError):
+        train(tiny_model, tiny_tokens, tmp_path, diagnose_every=1)
+    handle.remove()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny_model.modules())
+    assert torch.overrides._get_current_function_mode() is None
 
 
 def test_norms_and_ratios_are_those_of_the_layer(tiny_model):
@@ -87,3 +103,23 @@ def test_numbers_reach_tensorboard(tmp_path, tiny_model, tiny_tokens):
     losses = [record["loss"] for record in read_log(tmp_path / "log.jsonl") if "loss" in record]
     assert [event.value for event in events.Scalars("loss")] == pytest.approx(losses)
     assert len(events.Scalars(f"{KEY}/update_ratio/property_head.out")) == 2
+
+
+@pytest.mark.parametrize("kind", ["plain", "causal", "mask", "bias", "grouped"])
+def test_recorded_weights_are_those_of_torch(kind):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 4, 5, 8), torch.eye(5).expand(2, 4, 5, 5)
+    options = {
+        "plain": {"scale": 0.7},
+        "causal": {"is_causal": True},
+        "mask": {"attn_mask": torch.ones(5, 5, dtype=torch.bool).triu().T},
+        "bias": {"attn_mask": torch.randn(5, 5)},
+        "grouped": {"enable_gqa": True},
+    }[kind]
+    if kind == "grouped":
+        k, v = k[:, :2], v[:, :2]
+    seen = []
+    with AttentionRecorder(seen.append):
+        # Values that are unit vectors give the weights themselves.
+        output = torch.nn.functional.scaled_dot_product_attention(q, k, v, **options)
+    torch.testing.assert_close(torch.tensor(seen[0]), output[-1].mean(dim=0), atol=1e-4, rtol=0)
