@@ -57,7 +57,7 @@ def draw_diagnostics(run: Path) -> None:
         ("share of dead units", "linear", lambda seen: _of_blocks(seen, "dead")),
     )
     last = records[-1][KEY]
-    color_of = _colors(list(dict.fromkeys([*last["gradient_norm"], *last["activation"]])))
+    color_of = _colors(list(dict.fromkeys([*last["update_ratio"], *last["activation"]])))
     for panel, (title, scale, values) in zip(axes, panels, strict=True):
         for layer in values(last):
             points = [
