@@ -51,5 +51,8 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use only files that ar
 
 
 def finish(summary: dict[str, Any]) -> None:
-    """The last line of stdout."""
-    typer.echo(json.dumps(summary, ensure_ascii=False))
+    """The last line of stdout; of several processes, the first one's."""
+    from matfm.core.process import is_first_process
+
+    if is_first_process():
+        typer.echo(json.dumps(summary, ensure_ascii=False))

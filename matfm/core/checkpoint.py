@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from matfm.core.files import readable_os_errors, sha256_of
 
-FORMAT = 1
+FORMAT = 2
 _STATE = "state.json"
-_TENSORS = ("model", "optimizer", "random")
 _PREFIX = "step-"
 logger = logging.getLogger(__name__)
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    random: dict[str, Tensor],
-    state: Any,
-) -> Path:
-    """Write `folder/step-N` and keep the newest two. `state` is any JSON value."""
-    final = folder / f"{_PREFIX}{step:09d}"
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved after a step."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    """Group (model, optimizer, …) to name to tensor, on the host; one file per group."""
+    state: Any
+    """Any JSON value."""
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write `folder/step-N` and keep the newest two."""
+    final = folder / f"{_PREFIX}{checkpoint.step:09d}"
     temporary = folder / f".{final.name}.{os.getpid()}.tmp"
     with readable_os_errors(final):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        groups = {"model": model.state_dict(), "optimizer": _flatten_optimizers(optimizers), "random": random}
-        for name, tensors in groups.items():
-            save_file({key: _storable(value) for key, value in tensors.items()}, temporary / f"{name}.safetensors")
-        record = {
+        for group, tensors in checkpoint.tensors.items():
+            save_file({key: _storable(value) for key, value in tensors.items()}, temporary / f"{group}.safetensors")
+        content = {
             "format": FORMAT,
-            "step": step,
-            "state": state,
-            "sha256": {name: sha256_of(temporary / f"{name}.safetensors") for name in _TENSORS},
+            "step": checkpoint.step,
+            "state": checkpoint.state,
+            "sha256": {group: sha256_of(temporary / f"{group}.safetensors") for group in checkpoint.tensors},
         }
-        (temporary / _STATE).write_text(json.dumps(record), "utf-8")
+        (temporary / _STATE).write_text(json.dumps({"content": content, "sha256": _digest(content)}), "utf-8")
         for written in temporary.iterdir():
-            with written.open("rb") as content:
-                os.fsync(content.fileno())
+            with written.open("rb") as file:
+                os.fsync(file.fileno())
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
@@ -58,24 +61,31 @@ def save_checkpoint(
     return final
 
 
-def load_newest_checkpoint(
-    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> tuple[int, dict[str, Tensor], Any] | None:
-    """Restore the newest intact checkpoint; returns (step, random states, state), None if there is none.
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest intact checkpoint, None if there is none.
 
     A truncated or altered checkpoint is recognised by its digests, reported, and the one before is used.
     """
     for path in _newest_first(folder):
         try:
-            record = json.loads((path / _STATE).read_text("utf-8"))
-            tensors = {name: _verified(path / f"{name}.safetensors", record["sha256"][name]) for name in _TENSORS}
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            content = _verified_state(path / _STATE)
+            tensors = {group: _verified(path / f"{group}.safetensors", sha) for group, sha in content["sha256"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             logger.warning("checkpoint %s is damaged (%s); trying the one before it", path, error)
             continue
-        model.load_state_dict(tensors["model"])
-        _restore_optimizers(optimizers, tensors["optimizer"])
-        return record["step"], tensors["random"], record["state"]
+        return Checkpoint(content["step"], tensors, content["state"])
     return None
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _verified_state(path: Path) -> Any:
+    record = json.loads(path.read_text("utf-8"))
+    if _digest(record["content"]) != record["sha256"]:
+        raise ValueError(f"{path.name} does not match its sha256")
+    return record["content"]
 
 
 def _verified(path: Path, digest: str) -> dict[str, Tensor]:
@@ -91,26 +101,3 @@ def _newest_first(folder: Path) -> list[Path]:
 def _storable(tensor: Tensor) -> Tensor:
     """Own storage (tied weights share theirs, which safetensors refuses)."""
     return tensor.detach().cpu().clone().contiguous()
-
-
-def _parameters(optimizers: list[torch.optim.Optimizer]) -> list[tuple[torch.optim.Optimizer, nn.Parameter]]:
-    return [(optimizer, p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-
-
-def _flatten_optimizers(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    return {
-        f"{index}.{name}": value
-        for index, (optimizer, parameter) in enumerate(_parameters(optimizers))
-        for name, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    parameters = _parameters(optimizers)
-    for optimizer in optimizers:
-        optimizer.state.clear()
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        optimizer, parameter = parameters[int(index)]
-        # The step counter of a fused optimizer lives beside the parameter, like its averages.
-        optimizer.state[parameter][name] = value.to(parameter.device)

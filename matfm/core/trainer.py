@@ -2,85 +2,48 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from matfm.core.acceleration import checkpoint_activations, compile_feed_forward
+from matfm.core.averaging import WeightAverage
 from matfm.core.batching import TokenBatch
-from matfm.core.checkpoint import load_newest_checkpoint, save_checkpoint
-from matfm.core.files import atomic_path
+from matfm.core.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from matfm.core.clipping import CLIPPERS
+from matfm.core.diagnostics import KEY, Diagnostics
+from matfm.core.distributed import REMEDY_MUON, current_ranks, sharding, share_of_step, whole, wrapped
+from matfm.core.loop_config import LoopConfig
 from matfm.core.optim import OptimizerConfig, build_optimizers, parameter_groups, schedule_factor, set_learning_rates
+from matfm.core.precision import loss_scale_for
+from matfm.core.random_states import RandomStates
+from matfm.core.run_log import RunLog, read_log
+from matfm.core.sam import Ascent
+from matfm.core.step import Batches, Evaluation, StepFunction, StepModule, StepOutput
+from matfm.core.training_state import flatten_optimizers, load_weights, restore_optimizers, whole_weights
+from matfm.core.window import Window
 from matfm.errors import MatfmError, RunError
 
-
-@dataclass(frozen=True)
-class StepOutput:
-    """What a step function returns for one batch."""
-
-    loss_sum: Tensor
-    """Differentiable sum of the loss; the loop divides by the total weight of all batches of the step."""
-    weight: Tensor
-    metrics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Name to (sum, weight), for the log."""
-
-
-StepFunction = Callable[[Any, TokenBatch, torch.Generator], StepOutput]
-Evaluation = Callable[[nn.Module], dict[str, float]]
-
-
-class Batches(Protocol):
-    """An endless source of batches with a position."""
-
-    def next(self) -> TokenBatch:
-        """The next batch; moves the position."""
-        ...
-
-    def state_dict(self) -> dict[str, int]:
-        """The position."""
-        ...
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go to a saved position."""
-        ...
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How long and how often."""
-
-    steps: int
-    """Optimizer steps in all."""
-    accumulate: int = 1
-    """Batches per optimizer step; the result equals one batch of their sum."""
-    clip_norm: float = 1.0
-    """Largest gradient norm; 0 turns clipping off."""
-    log_every: int = 20
-    """Steps between records of log.jsonl."""
-    evaluate_every: int = 0
-    """Steps between evaluations; 0 evaluates only at the end."""
-    checkpoint_every: int = 200
-    """Steps between resumable checkpoints."""
-    keep_best: bool = False
-    """End with the weights of the best evaluation (smallest `score`) instead of the last ones."""
-    patience: int = 0
-    """Stop after this many evaluations without a better score; 0 never stops early."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise MatfmError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.clip_norm < 0:
-            raise MatfmError(f"clip_norm is {self.clip_norm}; it must not be negative")
+__all__ = [
+    "Batches",
+    "Evaluation",
+    "LoopConfig",
+    "StepFunction",
+    "StepOutput",
+    "fit",
+    "read_log",
+    "remove_checkpoints",
+]
 
 
 @dataclass
@@ -112,28 +75,33 @@ def fit(
 
     `folder` gets `log.jsonl` and, while training, `checkpoints/`. With `resume` it goes on from the
     newest intact checkpoint there and reaches the same weights as an uninterrupted run.
+    In a process group every process calls this with the same arguments; the first one writes and evaluates.
 
     Raises:
         RunError: the loss or gradient is not finite (the message names step, rows and learning rate),
             or the user interrupted.
+        MatfmError: options that contradict each other, the device or the number of processes.
     """
     torch.manual_seed(seed)
     run = _Run(model, step_function, batches, optimizer_config, loop, folder, seed, device, evaluate, layers_from_top)
     run.start(resume)
     started = time.perf_counter()
-    bar = tqdm(total=loop.steps, initial=run.progress.step, desc=label, unit="step", disable=None, leave=False)
+    silent = None if run.ranks.first else True
+    bar = tqdm(total=loop.steps, initial=run.progress.step, desc=label, unit="step", disable=silent, leave=False)
     try:
         with bar:
-            while run.progress.step < loop.steps:
+            while run.progress.step < loop.steps and not run.stopped_early():
                 run.one_step()
                 bar.update()
-                if run.evaluation_due() and run.evaluate_now(bar):
-                    break
+                if run.evaluation_due():
+                    run.evaluate_now(bar)
                 if run.progress.step % loop.checkpoint_every == 0:
                     run.save()
     except KeyboardInterrupt as error:
         # No checkpoint is written here: the interrupt may have come in the middle of an update.
         raise RunError(f"interrupted after step {run.progress.step} of {loop.steps}; go on with --resume") from error
+    finally:
+        run.close()
     return run.finish(time.perf_counter() - started)
 
 
@@ -153,60 +121,79 @@ class _Run:
         evaluate: Evaluation | None,
         layers_from_top: Callable[[str], int],
     ) -> None:
-        self.model = model.to(device).train()
-        self.step_function = step_function
+        self.ranks = current_ranks()
+        self.share = share_of_step(self.ranks, loop.accumulate)
+        kind = sharding(loop.shard, self.ranks)
+        if kind == "fsdp" and optimizer_config.method == "muon":
+            raise MatfmError(REMEDY_MUON)
+        self.loss_scale = loss_scale_for(loop.precision, device)
+        self.caller_model = model.to(device)
+        # FSDP2 takes a model's weights apart; the caller's stays whole, is evaluated and gets the result.
+        self.model = copy.deepcopy(model) if kind == "fsdp" else model
+        self.model.train()
+        self.undo = [checkpoint_activations(self.model)] if loop.activation_checkpointing else []
+        self.undo += [compile_feed_forward(self.model)] if loop.compile else []
+        self.step = wrapped(StepModule(self.model, step_function, loop.precision, device), kind, device)
         self.batches = batches
         self.optimizer_config = optimizer_config
         self.loop = loop
         self.device = device
         self.evaluate = evaluate
-        groups = parameter_groups(model, optimizer_config, layers_from_top)
+        groups = parameter_groups(self.model, optimizer_config, layers_from_top)
         self.optimizers = build_optimizers(groups, optimizer_config)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.generator = torch.Generator().manual_seed(seed)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.ascent = Ascent(optimizer_config.sam) if optimizer_config.sam else None
+        start = round(loop.swa_start * loop.steps) if loop.average == "swa" else 0
+        average = loop.average != "none"
+        self.average = WeightAverage(loop.average, self.model, loop.ema_decay, start) if average else None
+        self.random = RandomStates(seed, loop.accumulate, device, self.ranks)
         self.progress = _Progress()
         self.checkpoints = folder / "checkpoints"
-        self.best_path = self.checkpoints / "best.safetensors"
-        self.log_path = folder / "log.jsonl"
-        self.sums: dict[str, list[Tensor]] = {}
+        self.diagnostics = Diagnostics(self.model, loop.diagnose_every)
+        self.log = RunLog(folder, loop.tensorboard and self.ranks.first)
+        self.window = Window(self.ranks)
         self.last_evaluation: dict[str, float] = {}
-        self.window_started = time.perf_counter()
 
     def start(self, resume: bool) -> None:
         """Go to the newest checkpoint (its log lines are kept, later ones cut) or begin anew."""
-        restored = load_newest_checkpoint(self.checkpoints, self.model, self.optimizers) if resume else None
-        records = []
-        if restored is None:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
-        else:
-            _, random, state = restored
-            self.progress = _Progress(**state["progress"])
-            self.batches.load_state_dict(state["batches"])
-            self._set_random_states(random)
-            records = [r for r in read_log(self.log_path) if r["step"] <= self.progress.step]
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.log_path) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+        checkpoint = newest_checkpoint(self.checkpoints) if resume else None
+        self.ranks.wait()
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        if self.ranks.first:
+            if checkpoint is None:
+                shutil.rmtree(self.checkpoints, ignore_errors=True)
+            # A fresh run keeps nothing of an older log.
+            self.log.cut_after(self.progress.step if checkpoint else -1)
 
     def one_step(self) -> None:
         """One optimizer step over `accumulate` batches."""
         factor = schedule_factor(self.optimizer_config, self.progress.step, self.loop.steps)
         set_learning_rates(self.optimizers, factor)
-        weight = torch.zeros((), device=self.device)
-        loss_sum = torch.zeros((), device=self.device)
-        rows: list[Tensor] = []
-        for _ in range(self.loop.accumulate):
-            batch = self.batches.next().to(self.device)
-            output = self.step_function(self.model, batch, self.generator)
-            output.loss_sum.backward()  # type: ignore[no-untyped-call]
-            weight += output.weight.detach()
-            loss_sum += output.loss_sum.detach()
-            rows.append(batch.rows_B)
-            self._collect({"loss": (output.loss_sum, output.weight), **output.metrics}, batch.layout.tokens)
-        self._apply_gradients(weight, loss_sum, rows)
+        self.diagnostics.before_step(self.progress.step + 1)
+        batches = self._draw()
+        random = self.random.state_dict() if self.ascent else {}
+        loss_sum, weight = self._gradients(batches, logged=True)
+        # DDP and FSDP2 leave the mean over the processes.
+        divisor = weight * (self.loss_scale.value / self.ranks.world)
+        if self.ascent is not None:
+            self.ascent.climb(self.parameters, float(self._norm()))
+            self._zero_gradients()
+            self.random.load_state_dict(random)
+            self._gradients(batches, logged=False)
+            self.ascent.descend()
+        self._apply_gradients(divisor, loss_sum, batches)
         self.progress.step += 1
+        seen = self.diagnostics.after_update()
+        if seen is not None and self.ranks.first:
+            self.log.append({"step": self.progress.step, KEY: seen})
+        if self.average is not None:
+            self.average.update(self.progress.step)
         if self.progress.step % self.loop.log_every == 0 or self.progress.step == self.loop.steps:
-            self._log_window(factor)
+            means = self.window.close()
+            if self.ranks.first:
+                rate = self.optimizer_config.learning_rate * factor
+                self.log.append({"step": self.progress.step, "lr": rate, **means})
 
     def evaluation_due(self) -> bool:
         """After the steps that `evaluate_every` names, and at the end."""
@@ -214,38 +201,67 @@ class _Run:
         at_end = self.progress.step == self.loop.steps
         return self.evaluate is not None and (at_end or (every > 0 and self.progress.step % every == 0))
 
-    def evaluate_now(self, bar: tqdm[Any]) -> bool:
-        """Evaluate, remember the best weights, and say whether to stop early."""
+    def evaluate_now(self, bar: tqdm[Any]) -> None:
+        """Evaluate (the average, where there is one) and remember the best weights."""
         assert self.evaluate is not None
-        self.model.eval()
-        with torch.no_grad():
-            self.last_evaluation = self.evaluate(self.model)
-        self.model.train()
-        self._append({"step": self.progress.step, "valid": self.last_evaluation})
-        score = self.last_evaluation["score"]
-        bar.set_postfix(valid=f"{score:.4g}")
-        if score < self.progress.best_score:
-            self.progress.best_score, self.progress.best_step, self.progress.since_best = score, self.progress.step, 0
-            if self.loop.keep_best:
-                with atomic_path(self.best_path) as temporary:
-                    save_file({k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}, temporary)
-        else:
-            self.progress.since_best += 1
+        with self._evaluated_model() as model:
+            found = self.evaluate(model) if self.ranks.first else {}
+            self.last_evaluation = self.ranks.from_first(found)
+            score = self.last_evaluation["score"]
+            bar.set_postfix(valid=f"{score:.4g}")
+            step = self.progress.step
+            if self.ranks.first:
+                self.log.append({"step": step, "valid": self.last_evaluation})
+            if score < self.progress.best_score:
+                self.progress.best_score, self.progress.best_step, self.progress.since_best = score, step, 0
+                if self.loop.keep_best and self.ranks.first:
+                    best = Checkpoint(step, {"model": dict(model.state_dict())}, {})
+                    write_checkpoint(self.checkpoints / "best", best)
+            else:
+                self.progress.since_best += 1
+
+    def stopped_early(self) -> bool:
+        """Whether `patience` evaluations in a row were not better."""
         return 0 < self.loop.patience <= self.progress.since_best
 
     def save(self) -> None:
-        """Write a resumable checkpoint."""
-        random = {"torch": torch.get_rng_state(), "step": self.generator.get_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
-        state = {"progress": vars(self.progress), "batches": self.batches.state_dict()}
-        save_checkpoint(self.checkpoints, self.progress.step, self.model, self.optimizers, random, state)
+        """Write a resumable checkpoint: the same for any number of processes."""
+        tensors = {
+            "model": whole_weights(self.model),
+            "optimizer": flatten_optimizers(self.optimizers),
+            "random": self.ranks.every(self.random.state_dict()),
+        }
+        state = {
+            "progress": vars(self.progress),
+            "batches": self.batches.state_dict(),
+            "loss_scale": self.loss_scale.state_dict(),
+            "valid": self.last_evaluation,
+            "averaged": self.average.count if self.average else 0,
+        }
+        if self.average is not None:
+            tensors["average"] = {name: whole(value) for name, value in self.average.values.items()}
+        if self.ranks.first:
+            write_checkpoint(self.checkpoints, Checkpoint(self.progress.step, tensors, state))
+
+    def close(self) -> None:
+        """Take off what was put on the model, and close the log."""
+        self.diagnostics.skip()
+        for undo in self.undo:
+            undo()
+        self.log.close()
 
     def finish(self, seconds: float) -> dict[str, Any]:
-        """Load the best weights if asked, and drop the checkpoints."""
-        if self.loop.keep_best and self.best_path.exists():
-            self.model.load_state_dict(load_file(self.best_path, device=str(self.device)))
-        self.model.eval()
+        """Leave the best weights (if asked), the average or the last ones in the caller's model."""
+        if self.average is not None:
+            self.average.keep()
+        if self.caller_model is not self.model:
+            load_weights(self.caller_model, whole_weights(self.model))
+        # The first process is done writing before another one reads.
+        self.ranks.wait()
+        best = newest_checkpoint(self.checkpoints / "best") if self.loop.keep_best else None
+        if best is not None:
+            load_weights(self.caller_model, best.tensors["model"])
+        self.caller_model.eval()
         return {
             "steps": self.progress.step,
             "seconds": round(seconds, 1),
@@ -253,60 +269,72 @@ class _Run:
             "valid": self.last_evaluation,
         }
 
-    def _apply_gradients(self, weight: Tensor, loss_sum: Tensor, rows: list[Tensor]) -> None:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients) / weight)
-        if not (math.isfinite(norm) and math.isfinite(float(loss_sum))):
-            shown = torch.cat(rows)[:10].tolist()
-            rate = self.optimizers[0].param_groups[0]["lr"]
-            raise RunError(
-                f"the loss or its gradient is not finite at step {self.progress.step + 1} (learning rate {rate:.3g}, "
-                f"data rows {shown}…); check these rows, or lower optimizer.learning_rate; "
-                f"the last checkpoint in {self.checkpoints} is intact"
-            )
-        clip = min(1.0, self.loop.clip_norm / norm) if self.loop.clip_norm and norm > 0 else 1.0
-        torch._foreach_mul_(gradients, clip / float(weight))
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        load_weights(self.model, checkpoint.tensors["model"])
+        restore_optimizers(self.optimizers, checkpoint.tensors["optimizer"])
+        self.random.load_state_dict(checkpoint.tensors["random"])
+        self.progress = _Progress(**checkpoint.state["progress"])
+        self.batches.load_state_dict(checkpoint.state["batches"])
+        self.loss_scale.load_state_dict(checkpoint.state["loss_scale"])
+        self.last_evaluation = checkpoint.state["valid"]
+        if self.average is not None:
+            self.average.restore(checkpoint.tensors["average"], checkpoint.state["averaged"])
+
+    def _draw(self) -> list[tuple[int, TokenBatch]]:
+        """This process's batches of the step, each with its place in the step; the others' are passed over."""
+        drawn = [(place, self.batches.next()) for place in range(self.loop.accumulate)]
+        return [(place, batch.to(self.device)) for place, batch in drawn if place in self.share]
+
+    def _gradients(self, batches: list[tuple[int, TokenBatch]], logged: bool) -> tuple[Tensor, Tensor]:
+        """Add up gradients; returns the loss's sum and weight over all processes."""
+        weight = torch.zeros((), device=self.device)
+        loss_sum = torch.zeros((), device=self.device)
+        for place, batch in batches:
+            total, count, metrics = self.step(batch, self.random.of_batch(place))
+            (total * self.loss_scale.value if self.loss_scale.dynamic else total).backward()
+            weight += count.detach()
+            loss_sum += total.detach()
+            if logged:
+                self.window.add({"loss": (total, count), **metrics}, batch.layout.tokens)
+        return self.ranks.total(loss_sum), self.ranks.total(weight)
+
+    def _norm(self) -> Tensor:
+        return whole(torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
+
+    def _apply_gradients(self, divisor: Tensor, loss_sum: Tensor, batches: list[tuple[int, TokenBatch]]) -> None:
+        norm = float(self._norm() / divisor)
+        loss_is_finite = math.isfinite(float(loss_sum))
+        if self.loss_scale.skips(loss_is_finite, math.isfinite(norm)):
+            self.diagnostics.skip()
+        else:
+            if not (math.isfinite(norm) and loss_is_finite):
+                shown = torch.cat([batch.rows_B for _, batch in batches])[:10].tolist()
+                rate = self.optimizers[0].param_groups[0]["lr"]
+                raise RunError(
+                    f"the loss or its gradient is not finite at step {self.progress.step + 1} (learning rate "
+                    f"{rate:.3g}, data rows {shown}…); check these rows, or lower optimizer.learning_rate; "
+                    f"the last checkpoint in {self.checkpoints} is intact"
+                )
+            self.diagnostics.before_update(float(divisor))
+            with_gradient = [p for p in self.parameters if p.grad is not None]
+            CLIPPERS[self.loop.clip](with_gradient, float(divisor), norm, self.loop.clip_limit)
+            for optimizer in self.optimizers:
+                optimizer.step()
+        self._zero_gradients()
+
+    def _zero_gradients(self) -> None:
         for optimizer in self.optimizers:
-            optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    def _collect(self, metrics: dict[str, tuple[Tensor, Tensor]], tokens: int) -> None:
-        metrics["tokens"] = (torch.tensor(float(tokens)), torch.ones(()))
-        for name, (total, weight) in metrics.items():
-            sums = self.sums.setdefault(name, [torch.zeros(()), torch.zeros(())])
-            sums[0] = sums[0] + total.detach().cpu()
-            sums[1] = sums[1] + weight.detach().cpu()
-
-    def _log_window(self, factor: float) -> None:
-        now = time.perf_counter()
-        tokens = float(self.sums.pop("tokens")[0])
-        means = {name: float(total / weight) for name, (total, weight) in self.sums.items() if weight > 0}
-        rate = tokens / (now - self.window_started)
-        lr = self.optimizer_config.learning_rate * factor
-        self._append({"step": self.progress.step, "lr": lr, "tokens_per_s": round(rate), **means})
-        self.sums.clear()
-        self.window_started = now
-
-    def _append(self, record: dict[str, Any]) -> None:
-        with self.log_path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(record) + "\n")
-
-    def _set_random_states(self, random: dict[str, Tensor]) -> None:
-        torch.set_rng_state(random["torch"])
-        self.generator.set_state(random["step"])
-        if "cuda" in random and self.device.type == "cuda":
-            torch.cuda.set_rng_state(random["cuda"], self.device)
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log; a last line cut off by a kill is left out."""
-    records = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+    @contextmanager
+    def _evaluated_model(self) -> Iterator[nn.Module]:
+        """The caller's model in evaluation mode, holding the weights that are judged."""
+        with self.average.applied() if self.average is not None else nullcontext(), torch.no_grad():
+            if self.caller_model is not self.model:
+                load_weights(self.caller_model, whole_weights(self.model))
+            self.caller_model.eval()
+            yield self.caller_model
+        self.model.train()
 
 
 def remove_checkpoints(folder: Path) -> None:

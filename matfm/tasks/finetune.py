@@ -18,6 +18,7 @@ from matfm.core.batching import RaggedTokens
 from matfm.core.config import to_mapping
 from matfm.core.files import write_json
 from matfm.core.metrics import classification_scores, regression_scores
+from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError
 from matfm.models.matbert import MatBERTForProperty
@@ -128,6 +129,7 @@ class LabelledRows:
 
 def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """Train, evaluate and write a run directory; returns the summary."""
+    refuse_several("matfm finetune")
     started = time.perf_counter()
     device = resolve_device(config.device)
     table = read_table(config.table)
@@ -186,6 +188,7 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     }
     cards.write_finetuning_card(out, config, summary)
     plots.draw_curves(out)
+    plots.draw_diagnostics(out)
     directory.finish(summary)
     return directory.summary()
 

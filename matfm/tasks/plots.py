@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matfm.core.diagnostics import KEY
 from matfm.core.files import atomic_path
-from matfm.core.trainer import read_log
+from matfm.core.run_log import read_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +40,39 @@ def draw_curves(run: Path) -> None:
     _save(figure, run / "curves.png")
 
 
+def draw_diagnostics(run: Path) -> None:
+    """`diagnostics.png`: gradient norms and relative updates of the layers, and activations of the blocks;
+    `attention.png`: for each block, what the tokens of one sequence attend to.
+
+    Nothing is drawn where the run was not diagnosed.
+    """
+    records = [record for record in read_log(run / "log.jsonl") if KEY in record]
+    if not records:
+        return
+    figure, axes = _figure(4, 5 * _HEIGHT)
+    panels = (
+        ("gradient norm", "log", lambda seen: seen["gradient_norm"]),
+        ("norm of update / norm of weights", "log", lambda seen: seen["update_ratio"]),
+        ("standard deviation of activations", "linear", lambda seen: _of_blocks(seen, "std")),
+        ("share of dead units", "linear", lambda seen: _of_blocks(seen, "dead")),
+    )
+    last = records[-1][KEY]
+    color_of = _colors(list(dict.fromkeys([*last["update_ratio"], *last["activation"]])))
+    for panel, (title, scale, values) in zip(axes, panels, strict=True):
+        for layer in values(last):
+            points = [
+                (record["step"], values(record[KEY])[layer]) for record in records if layer in values(record[KEY])
+            ]
+            shown = [(step, value) for step, value in points if scale == "linear" or value > 0]
+            steps, heights = [step for step, _ in shown], [value for _, value in shown]
+            panel.plot(steps, heights, ".-", color=color_of[layer], linewidth=1, label=layer)
+        panel.set(xlabel="step", title=title, yscale=scale)
+    axes[0].legend(frameon=False, fontsize=5)
+    _save(figure, run / "diagnostics.png")
+    if maps := records[-1][KEY]["attention"]:
+        _draw_attention(run, maps)
+
+
 def draw_parity(run: Path, name: str, unit: str, true: np.ndarray, predicted: np.ndarray, title: str) -> None:
     """`parity.png`: predicted against true values, with the mean absolute error."""
     figure, (axes,) = _figure(1, 1.15 * _HEIGHT)
@@ -63,6 +97,25 @@ def draw_roc(run: Path, true: np.ndarray, score: np.ndarray, title: str) -> None
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title, aspect="equal")
     axes.legend(frameon=False, loc="lower right")
     _save(figure, run / "roc.png")
+
+
+def _draw_attention(run: Path, maps: dict[str, list[list[float]]]) -> None:
+    figure, axes = _figure(len(maps), _HEIGHT * len(maps))
+    for panel, (block, weights) in zip(axes, maps.items(), strict=True):
+        panel.imshow(weights, cmap="viridis", vmin=0, vmax=1)
+        panel.set(title=block, xlabel="token attended to", ylabel="token")
+    _save(figure, run / "attention.png")
+
+
+def _of_blocks(seen: dict[str, Any], statistic: str) -> dict[str, float]:
+    return {block: values[statistic] for block, values in seen["activation"].items()}
+
+
+def _colors(layers: list[str]) -> dict[str, Any]:
+    """From the first layer to the last along one colour map."""
+    from matplotlib import colormaps
+
+    return {layer: colormaps["viridis"](index / max(1, len(layers) - 1)) for index, layer in enumerate(layers)}
 
 
 def _figure(panels: int, width: float) -> tuple[Figure, Any]:

@@ -14,8 +14,10 @@ from torch import nn
 from matfm.chem.units import Property
 from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
 from matfm.core.bundled import MODEL_FILE
+from matfm.core.loop_config import LoopOptions
+from matfm.core.objectives import class_loss
 from matfm.core.optim import OptimizerConfig
-from matfm.core.trainer import Evaluation, LoopConfig, StepOutput, fit, remove_checkpoints
+from matfm.core.trainer import Evaluation, LoopConfig, StepFunction, StepOutput, fit, remove_checkpoints
 from matfm.errors import MatfmError
 from matfm.models.inference import predict_properties
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
@@ -31,8 +33,8 @@ def _optimizer() -> OptimizerConfig:
     return OptimizerConfig(learning_rate=5e-4, layer_decay=0.75, warmup=0.1)
 
 
-@dataclass(frozen=True)
-class FitConfig:
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(LoopOptions):
     """How a predictor is trained from a backbone."""
 
     backbone: str = "matbert-small"
@@ -51,16 +53,19 @@ class FitConfig:
     """l1, l2 or huber, on scaled targets."""
     pooling: str = "mean"
     """mean or cls."""
-    clip_norm: float = 1.0
-    """Largest gradient norm."""
+    label_smoothing: float = 0.0
+    """Share of a class target spread over all classes (classification)."""
     evaluations: int = 10
     """Evaluations on the validation rows, if there are any; the best weights are kept."""
-    checkpoint_every: int = 200
-    """Steps between resumable checkpoints."""
     optimizer: OptimizerConfig = field(default_factory=_optimizer)
     """Optimizer and schedule."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 1:
+            raise MatfmError(f"label_smoothing is {self.label_smoothing}; it is a share in [0, 1)")
+        if self.label_smoothing and self.task != "classification":
+            raise MatfmError(f"label_smoothing is {self.label_smoothing} and task is {self.task}; it is for classes")
         if self.task not in ("regression", "classification"):
             raise MatfmError(f"task is {self.task!r}; choose regression or classification")
         if self.epochs <= 0:
@@ -99,18 +104,17 @@ def train_predictor(
     model = new_predictor(config, targets, train)
     share = apply_strategy(model, config.strategy, model.matbert.layers_from_top)
     batches = EpochBatches(train, config.tokens_per_batch, seed)
-    steps = math.ceil(config.epochs * batches.batches_per_epoch)
+    steps = math.ceil(config.epochs * batches.batches_per_epoch / config.accumulate)
     has_valid = valid is not None and len(valid) > 0
     loop = LoopConfig(
+        **config.options(),
         steps=steps,
-        clip_norm=config.clip_norm,
         evaluate_every=math.ceil(steps / config.evaluations) if has_valid else 0,
         keep_best=has_valid,
-        checkpoint_every=config.checkpoint_every,
     )
     result = fit(
         model,
-        property_step,
+        smoothed_class_step(config.label_smoothing) if config.label_smoothing else property_step,
         batches,
         config.optimizer,
         loop,
@@ -171,6 +175,16 @@ def property_step(model: MatBERTForProperty, batch: TokenBatch, _: torch.Generat
     """Supervised loss on the labels that are present."""
     raw = model.raw_packed(batch.ids_N, batch.amounts_N, batch.layout)
     return StepOutput(*model.loss(raw, batch.targets_BK))
+
+
+def smoothed_class_step(label_smoothing: float) -> StepFunction:
+    """Cross-entropy against smoothed labels."""
+
+    def step(model: MatBERTForProperty, batch: TokenBatch, _: torch.Generator) -> StepOutput:
+        raw_BC = model.raw_packed(batch.ids_N, batch.amounts_N, batch.layout)
+        return StepOutput(*class_loss(raw_BC, batch.targets_BK[:, 0], label_smoothing))
+
+    return step
 
 
 def predict_members(

@@ -18,6 +18,8 @@ from matfm.chem.masking import MaskingConfig, mask_elements
 from matfm.chem.units import Property
 from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
 from matfm.core.config import to_mapping
+from matfm.core.distributed import process_group
+from matfm.core.loop_config import LoopOptions
 from matfm.core.objectives import masked_lm_loss
 from matfm.core.optim import OptimizerConfig
 from matfm.core.run_directory import RunDirectory
@@ -72,24 +74,25 @@ class ModelConfig:
     """l1, l2 or huber, on scaled targets."""
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Length and batches."""
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopOptions):
+    """Length and batches, and the options of the loop."""
 
     epochs: float = 8.0
     """Passes over the training rows."""
     tokens_per_batch: int = 4096
     """Tokens of a batch (a formula has one per element and one more)."""
-    accumulate: int = 1
-    """Batches per optimizer step."""
-    clip_norm: float = 1.0
-    """Largest gradient norm."""
     masked_weight: float = 0.1
     """Weight of a masked element's cross-entropy beside a property's loss."""
+    label_smoothing: float = 0.0
+    """Share of a masked element's target spread over all elements."""
     evaluations: int = 10
     """Evaluations on the held-out rows."""
-    checkpoint_every: int = 200
-    """Steps between resumable checkpoints."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 1:
+            raise MatfmError(f"train.label_smoothing is {self.label_smoothing}; it is a share in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -130,23 +133,37 @@ class Corpus:
 
 
 def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Train from scratch and write a run directory; returns the summary."""
-    directory = RunDirectory.open(out, to_mapping(config), resume)
-    if (finished := directory.finished_summary()) is not None:
-        return finished
+    """Train from scratch and write a run directory; returns the summary.
+
+    Started by torchrun, the processes train together and the first one writes; all must see `out`.
+    """
     device = resolve_device(config.device)
-    corpus = load_corpus(config.data, out)
-    data.write_rejects(out / "rejects.csv", corpus.rejects)
+    with process_group(device) as ranks:
+        directory = RunDirectory(out)
+        if ranks.first:
+            directory = RunDirectory.open(out, to_mapping(config), resume)
+        ranks.wait()
+        if (finished := directory.finished_summary()) is not None:
+            return finished
+        # The first process builds the recipe, if there is one, and the others read what it built.
+        corpus = ranks.in_order(lambda: load_corpus(config.data, out))
+        if ranks.first:
+            data.write_rejects(out / "rejects.csv", corpus.rejects)
+        model, result = train(config, corpus, out, device, resume)
+        if ranks.first:
+            _write_results(config, corpus, model, result, directory)
+        ranks.wait()
+    return directory.summary()
+
+
+def train(
+    config: PretrainConfig, corpus: Corpus, out: Path, device: torch.device, resume: bool
+) -> tuple[MatBERTForPretraining, dict[str, Any]]:
+    """The trained model, and what `fit` says of it."""
     model = new_model(config, corpus)
     batches = EpochBatches(corpus.train, config.train.tokens_per_batch, config.seed)
     steps = math.ceil(config.train.epochs * batches.batches_per_epoch / config.train.accumulate)
-    loop = LoopConfig(
-        steps=steps,
-        accumulate=config.train.accumulate,
-        clip_norm=config.train.clip_norm,
-        evaluate_every=math.ceil(steps / config.train.evaluations),
-        checkpoint_every=config.train.checkpoint_every,
-    )
+    loop = LoopConfig(**config.train.options(), steps=steps, evaluate_every=math.ceil(steps / config.train.evaluations))
     result = fit(
         model,
         pretraining_step(config),
@@ -160,6 +177,17 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
         resume=resume,
         label="pretrain",
     )
+    return model, result
+
+
+def _write_results(
+    config: PretrainConfig,
+    corpus: Corpus,
+    model: MatBERTForPretraining,
+    result: dict[str, Any],
+    directory: RunDirectory,
+) -> None:
+    out = directory.path
     save_model(model.cpu(), out, to_mapping(config))
     CompositionTokenizer().save_pretrained(str(out))
     summary = {
@@ -176,11 +204,11 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
     }
     directory.write_metrics(result["valid"])
     plots.draw_curves(out)
+    plots.draw_diagnostics(out)
     recipe = load_recipe(config.data.recipe) if config.data.recipe else None
     cards.write_pretraining_card(out, config, summary, recipe)
     directory.finish(summary)
     remove_checkpoints(out)
-    return directory.summary()
 
 
 def load_corpus(config: CorpusConfig, out: Path) -> Corpus:
@@ -231,7 +259,9 @@ def pretraining_step(config: PretrainConfig) -> StepFunction:
         raw_BK = model.property_head(POOLINGS[model.config.pooling](hidden_ND, batch.layout))
         targets_BK = batch.targets_BK.masked_fill(masked.masked_row_B[:, None], math.nan)
         property_sum, property_weight = model.loss(raw_BK, targets_BK)
-        masked_sum, masked_weight = masked_lm_loss(model.lm_head(hidden_ND[masked.positions_M]), masked.labels_M)
+        masked_sum, masked_weight = masked_lm_loss(
+            model.lm_head(hidden_ND[masked.positions_M]), masked.labels_M, config.train.label_smoothing
+        )
         return StepOutput(
             property_sum + config.train.masked_weight * masked_sum,
             torch.tensor(float(batch.layout.sequences), device=hidden_ND.device),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from matfm.core.batching import EpochBatches
+from matfm.core.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from matfm.core.optim import OptimizerConfig, parameter_groups, schedule_factor
 from matfm.core.trainer import LoopConfig, StepOutput, fit, read_log
 from matfm.errors import MatfmError, RunError
@@ -16,11 +17,21 @@ CPU = torch.device("cpu")
 
 
 def train(
-    model, tokens, folder, steps=12, *, accumulate=1, tokens_per_batch=40, resume=False, step=property_step, **loop
+    model,
+    tokens,
+    folder,
+    steps=12,
+    *,
+    accumulate=1,
+    tokens_per_batch=40,
+    resume=False,
+    step=property_step,
+    sam=0.0,
+    **loop,
 ):
     batches = EpochBatches(tokens, tokens_per_batch, seed=0)
     config = LoopConfig(steps=steps, accumulate=accumulate, checkpoint_every=4, log_every=1, **loop)
-    optimizer = OptimizerConfig(learning_rate=1e-2, warmup=0.2)
+    optimizer = OptimizerConfig(learning_rate=1e-2, warmup=0.2, sam=sam)
     return fit(model, step, batches, optimizer, config, folder, seed=0, device=CPU, resume=resume)
 
 
@@ -30,7 +41,19 @@ def test_overfits_a_few_rows(tiny_model, tiny_tokens, tmp_path):
     assert sum(losses[-5:]) / 5 < 0.1 * losses[0]
 
 
-def test_accumulated_small_batches_equal_one_big_batch(tiny_model, tiny_tokens, tmp_path):
+LOOPS = {
+    "norm": {"clip": "norm"},
+    "value": {"clip": "value", "clip_value": 0.01},
+    "adaptive": {"clip": "adaptive"},
+    "none": {"clip": "none"},
+    "sam": {"sam": 0.05},
+    "ema": {"average": "ema", "ema_decay": 0.5},
+    "swa": {"average": "swa", "swa_start": 0.5},
+}
+
+
+@pytest.mark.parametrize("options", LOOPS.values(), ids=LOOPS)
+def test_accumulated_small_batches_equal_one_big_batch(tiny_model, tiny_tokens, tmp_path, options):
     import copy
 
     tiny_model = tiny_model.double()
@@ -38,9 +61,9 @@ def test_accumulated_small_batches_equal_one_big_batch(tiny_model, tiny_tokens, 
     tiny_tokens.targets_RK = tiny_tokens.targets_RK.astype("float64")
     other = copy.deepcopy(tiny_model)
     total = int(tiny_tokens.lengths_R.sum())
-    train(tiny_model, tiny_tokens, tmp_path / "big", steps=2, tokens_per_batch=10 * total)
+    train(tiny_model, tiny_tokens, tmp_path / "big", steps=2, tokens_per_batch=10 * total, **options)
     parts = EpochBatches(tiny_tokens, total // 4, seed=0).batches_per_epoch
-    train(other, tiny_tokens, tmp_path / "parts", steps=2, tokens_per_batch=total // 4, accumulate=parts)
+    train(other, tiny_tokens, tmp_path / "parts", steps=2, tokens_per_batch=total // 4, accumulate=parts, **options)
     for big, small in zip(tiny_model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(big, small, rtol=1e-6, atol=1e-9)
 
@@ -74,14 +97,14 @@ def fresh(seed=0):
     )
 
 
-def weights_after_interruption(tokens, folder, at, damage=None):
+def weights_after_interruption(tokens, folder, at, damage=None, **options):
     with pytest.raises(KilledError):
-        train(fresh(), tokens, folder, step=interrupted(at))
+        train(fresh(), tokens, folder, step=interrupted(at), **options)
     if damage:
         damage(folder / "checkpoints")
     # Other weights, to see that they are replaced, where a checkpoint was written before the interruption.
     model = fresh(seed=1 if at >= 4 else 0)
-    train(model, tokens, folder, resume=True)
+    train(model, tokens, folder, resume=True, **options)
     return model.state_dict()
 
 
@@ -103,22 +126,126 @@ def test_resumed_weights_are_bit_equal_with_dropout_on(tiny_tokens, tmp_path, un
     assert [r["loss"] for r in read_log(tmp_path / "cut" / "log.jsonl")] == whole
 
 
-def flip_a_bit(checkpoints):
-    path = checkpoints / "step-000000008" / "optimizer.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
+RESUMED = {
+    "ema": {"average": "ema", "ema_decay": 0.8},
+    "swa": {"average": "swa", "swa_start": 0.3},
+    "sam": {"sam": 0.05},
+    "bfloat16": {"precision": "bfloat16"},
+    "accumulate": {"accumulate": 2, "tokens_per_batch": 20},
+}
 
 
-def truncate(checkpoints):
-    path = checkpoints / "step-000000008" / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
+@pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
+def test_every_state_is_in_the_checkpoint(tiny_tokens, tmp_path, options):
+    model = fresh()
+    train(model, tiny_tokens, tmp_path / "whole", **options)
+    assert_bit_equal(weights_after_interruption(tiny_tokens, tmp_path / "cut", 11, **options), model.state_dict())
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, truncate])
-def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(tiny_tokens, tmp_path, uninterrupted, damage, caplog):
-    assert_bit_equal(weights_after_interruption(tiny_tokens, tmp_path / "cut", 10, damage), uninterrupted)
+def flip_a_bit(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def truncate(content):
+    return content[:-10]
+
+
+def empty(content):
+    return b""
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, empty])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
+    tiny_tokens, tmp_path, uninterrupted, damage, file, caplog
+):
+    def spoil(checkpoints):
+        path = checkpoints / "step-000000008" / file
+        path.write_bytes(damage(path.read_bytes()))
+
+    assert_bit_equal(weights_after_interruption(tiny_tokens, tmp_path / "cut", 10, spoil), uninterrupted)
     assert "step-000000008 is damaged" in caplog.text
+
+
+def test_any_flipped_bit_of_the_state_is_noticed_or_harmless(tmp_path):
+    checkpoint = Checkpoint(3, {"model": {"w": torch.ones(2)}}, {"progress": {"step": 3, "best_score": math.inf}})
+    path = write_checkpoint(tmp_path, checkpoint) / "state.json"
+    content = path.read_bytes()
+    for position in range(len(content)):
+        for bit in (0, 3, 5):
+            path.write_bytes(content[:position] + bytes([content[position] ^ (1 << bit)]) + content[position + 1 :])
+            found = newest_checkpoint(tmp_path)
+            assert found is None or (found.step, found.state) == (checkpoint.step, checkpoint.state)
+
+
+def test_a_flipped_bit_of_the_average_is_noticed(tiny_tokens, tmp_path, caplog):
+    with pytest.raises(KilledError):
+        train(fresh(), tiny_tokens, tmp_path, step=interrupted(10), average="ema")
+    path = tmp_path / "checkpoints" / "step-000000008" / "average.safetensors"
+    path.write_bytes(flip_a_bit(path.read_bytes()))
+    assert newest_checkpoint(tmp_path / "checkpoints").step == 4
+    assert "average.safetensors does not match its sha256" in caplog.text
+
+
+def test_the_average_is_evaluated_and_kept(tiny_model, tiny_tokens, tmp_path):
+    evaluated = []
+
+    def evaluate(model):
+        evaluated.append(model.property_head.dense.weight.detach().clone())
+        return {"score": 0.0}
+
+    seen = []
+
+    def step(model, batch, rng):
+        seen.append(model.property_head.dense.weight.detach().clone())
+        return property_step(model, batch, rng)
+
+    loop = LoopConfig(steps=8, average="swa", swa_start=0.5)
+    batches = EpochBatches(tiny_tokens, 40, seed=0)
+    config = OptimizerConfig(schedule="constant")
+    fit(tiny_model, step, batches, config, loop, tmp_path, seed=0, device=CPU, evaluate=evaluate)
+    kept = tiny_model.property_head.dense.weight.detach()
+    assert torch.equal(evaluated[0], kept)
+    # Weights after steps 5, 6 and 7 are those seen by steps 6, 7 and 8; the last ones follow from the mean.
+    last = 4 * kept - sum(seen[5:])
+    assert 0 < float((last - seen[7]).abs().max()) < 10 * config.learning_rate
+
+
+def test_early_stopping_is_remembered_by_a_resumed_run(tiny_tokens, tmp_path):
+    def evaluate(model):
+        return {"score": 1.0}
+
+    def run(resume):
+        loop = LoopConfig(steps=60, evaluate_every=2, patience=3, checkpoint_every=4, keep_best=True)
+        batches = EpochBatches(tiny_tokens, 40, seed=0)
+        model = fresh()
+        result = fit(model, property_step, batches, OptimizerConfig(), loop, tmp_path, seed=0, device=CPU,
+                     evaluate=evaluate, resume=resume)  # fmt: skip
+        return model.state_dict(), {**result, "seconds": 0}
+
+    (weights, result), (again, resumed) = run(False), run(True)
+    assert result == resumed
+    assert (result["steps"], result["best_step"], result["valid"]) == (8, 2, {"score": 1.0})
+    assert_bit_equal(weights, again)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip": "l2"}, "clip is 'l2'; choose one of norm, value, adaptive, none"),
+        ({"clip_value": 0.0}, "clip_value is 0.0; it must be positive"),
+        ({"clip_norm": -1.0}, "clip_norm is -1.0; it must not be negative"),
+        ({"average": "mean"}, "average is 'mean'; choose one of none, ema, swa"),
+        ({"ema_decay": 1.0}, "ema_decay is 1.0"),
+        ({"precision": "int8"}, "precision is 'int8'"),
+        ({"shard": "zero"}, "shard is 'zero'; choose one of auto, none, ddp, fsdp"),
+        ({"steps": 0}, "steps is 0"),
+    ],
+)
+def test_options_that_cannot_be_are_named(options, message):
+    with pytest.raises(MatfmError, match=message):
+        LoopConfig(**{"steps": 1, **options})
 
 
 def test_an_infinite_loss_stops_with_step_rows_and_rate(tiny_model, tiny_tokens, tmp_path):

@@ -1,0 +1,61 @@
+"""Less memory or time for the same numbers: activation checkpointing and compilation, put on and taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from matfm.core.transformer import FeedForward
+
+_LISTS_OF_BLOCKS = ("blocks", "layers", "layer", "h")
+"""Names that models, ours and Hugging Face's, give the list of their repeated blocks."""
+
+
+def repeated_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Name and module of every block of every stack."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in _LISTS_OF_BLOCKS:
+            yield from ((f"{name}.{index}", block) for index, block in enumerate(module))
+
+
+def checkpoint_activations(model: nn.Module) -> Callable[[], None]:
+    """Keep only the input of every block and compute the rest again in the backward pass (Chen et al. 2016).
+
+    Returns a function that takes it off again.
+    """
+    blocks = [block for _, block in repeated_blocks(model)]
+    for block in blocks:
+        block.forward = partial(_recomputed, block.forward)
+
+    def undo() -> None:
+        for block in blocks:
+            del block.forward
+
+    return undo
+
+
+def compile_feed_forward(model: nn.Module) -> Callable[[], None]:
+    """Compile what acts on each token alone, for any number of tokens; returns a function that takes it off.
+
+    Attention stays as it is: its packed layout differs from batch to batch, and each would be compiled anew.
+    """
+    parts = [module for module in model.modules() if isinstance(module, FeedForward)]
+    for part in parts:
+        part.compile(dynamic=True)
+
+    def undo() -> None:
+        for part in parts:
+            part._compiled_call_impl = None
+
+    return undo
+
+
+def _recomputed(forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **options)
+    return checkpoint(forward, *arguments, use_reentrant=False, **options)
