@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from matfm.core.transformer import FeedForward
+from matfm.core.feed_forward import FeedForward, GatedFeedForward
 
 _LISTS_OF_BLOCKS = ("blocks", "layers", "layer", "h")
 """Names that models, ours and Hugging Face's, give the list of their repeated blocks."""
@@ -44,7 +44,7 @@ def compile_feed_forward(model: nn.Module) -> Callable[[], None]:
 
     Attention stays as it is: its packed layout differs from batch to batch, and each would be compiled anew.
     """
-    parts = [module for module in model.modules() if isinstance(module, FeedForward)]
+    parts = [module for module in model.modules() if isinstance(module, (FeedForward, GatedFeedForward))]
     for part in parts:
         part.compile(dynamic=True)
 

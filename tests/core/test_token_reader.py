@@ -26,9 +26,8 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus") / "tokens"
     lengths = np.random.default_rng(0).integers(1, 40, ROWS)
     with token_writer(folder, True, {}) as writer:
-        writer.append(
-            RaggedTokens.from_sequences([([i] * n, [i / ROWS] * n) for i, n in enumerate(lengths)]), np.arange(ROWS)
-        )
+        ids = np.repeat(np.arange(ROWS), lengths)
+        writer.append(ids, np.concatenate([[0], np.cumsum(lengths)]), np.arange(ROWS), ids / ROWS)
     return open_tokens(folder)[0]
 
 
