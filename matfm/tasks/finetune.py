@@ -26,7 +26,7 @@ from matfm.tasks import cards, plots
 from matfm.tasks.data import Reject, write_rejects
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import encode_formulas, parse_number
-from matfm.tasks.predictor import FitConfig, Targets, predict_members, train_predictor
+from matfm.tasks.predictor import FitConfig, Targets, check_backbone, predict_members, train_predictor
 from matfm.tasks.readings import readings_to_check
 from matfm.tasks.splitting import SPLIT_FILE, UsableRows, make_split, resumed_split, shared_rows
 from matfm.tasks.tables import Chunk, column_property, read_table, table_writer
@@ -132,6 +132,7 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     refuse_several("matfm finetune")
     started = time.perf_counter()
     device = resolve_device(config.device)
+    check_backbone(config.backbone)
     table = read_table(config.table)
     begun = out / SPLIT_FILE if resume and (out / SPLIT_FILE).is_file() else None
     if begun:  # a changed configuration is named before the split is found to differ

@@ -13,7 +13,7 @@ from torch import nn
 
 from matfm.chem.units import Property
 from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
-from matfm.core.bundled import MODEL_FILE
+from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.loop_config import LoopOptions
 from matfm.core.objectives import class_loss
 from matfm.core.optim import OptimizerConfig
@@ -23,7 +23,7 @@ from matfm.models.inference import predict_properties
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.saving import load_model, save_model
-from matfm.models.strategies import apply_strategy
+from matfm.models.strategies import STRATEGIES, apply_strategy
 
 SCRATCH = "scratch:"
 """`scratch:small` starts from random weights of that size."""
@@ -66,6 +66,8 @@ class FitConfig(LoopOptions):
             raise MatfmError(f"label_smoothing is {self.label_smoothing}; it is a share in [0, 1)")
         if self.label_smoothing and self.task != "classification":
             raise MatfmError(f"label_smoothing is {self.label_smoothing} and task is {self.task}; it is for classes")
+        if self.strategy not in STRATEGIES:
+            raise MatfmError(f"strategy is {self.strategy!r}; choose one of {', '.join(STRATEGIES)}")
         if self.task not in ("regression", "classification"):
             raise MatfmError(f"task is {self.task!r}; choose regression or classification")
         if self.epochs <= 0:
@@ -79,6 +81,14 @@ class Targets:
     properties: tuple[Property, ...]
     classes: tuple[str, ...] | None = None
     """Names of the classes; the target is then the class's index."""
+
+
+def check_backbone(name: str) -> None:
+    """Raise MatfmError for a size or weights that there are not, before anything is written."""
+    if name.startswith(SCRATCH):
+        MatBERTConfig.of_size(name.removeprefix(SCRATCH))
+    else:
+        resolve_weights(name)
 
 
 def train_predictor(

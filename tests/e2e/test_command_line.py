@@ -139,6 +139,7 @@ def wrong_calls(table, folder):
         "unknown key": ((*base, "--set", "fit.epoch=3"), "unknown key fit.epoch; did you mean fit.epochs?"),
         "wrong type": ((*base, "--set", "fit.epochs=long"), "fit.epochs is 'long'; it must be a number"),
         "unknown backbone": (("finetune", table, "--input", "formula", "--target", "gap", "--out", folder / "o2", "--backbone", "bert"), "there are no weights 'bert'; bundled are"),
+        "unknown size": (("finetune", table, "--input", "formula", "--target", "gap", "--out", folder / "o2", "--backbone", "scratch:nano"), "choose one of tiny, small, base, large"),
         "unknown strategy": ((*base[:-1], folder / "o3", "--strategy", "magic"), "choose one of full, feature, partial, bitfit"),
         "unknown split": ((*base, "--split", "kfold"), "choose one of random, stratified, group, chemical-system, loco[:CLUSTERS], scaffold"),
         "split of molecules": ((*base, "--split", "scaffold"), "split 'scaffold' is made for smiles and selfies and the input is composition"),
@@ -166,6 +167,7 @@ def test_wrong_calls_end_with_code_2_and_one_sentence_that_names_the_thing(train
         assert message in str(error), (name, str(error))
         assert error.exit_code == 2, name
         assert "\n" not in str(error), name
+    assert not list(tmp_path.glob("o*/*")), "a call that failed must not block its folder"
 
 
 def test_an_error_is_one_line_without_traceback_and_code_2(tmp_path):
