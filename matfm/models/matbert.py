@@ -72,6 +72,10 @@ class MatBERTModel(MatBERTPreTrainedModel):
         """The fast path: packed tokens to hidden states (N, D)."""
         return self._encode(self.embed_tokens(ids_N), amounts_N, layout)[-1]
 
+    def embed_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
+        """One vector per sequence (B, D): the hidden states pooled as `config.pooling` says."""
+        return POOLINGS[self.config.pooling](self.forward_packed(ids_N, amounts_N, layout), layout)
+
     def _encode(self, hidden_ND: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> list[Tensor]:
         if amounts_N is not None:
             hidden_ND = hidden_ND + self.embed_amounts(amounts_N)
@@ -188,8 +192,7 @@ class PropertyPrediction:
 
     def raw_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
         """The fast path: raw head outputs (B, K)."""
-        hidden_ND = self.matbert.forward_packed(ids_N, amounts_N, layout)
-        return self.property_head(POOLINGS[self.config.pooling](hidden_ND, layout))
+        return self.property_head(self.matbert.embed_packed(ids_N, amounts_N, layout))
 
     def predict_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
         """Predictions in physical units (B, K), or class probabilities (B, C)."""

@@ -12,13 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from matfm import MatGPTConfig, MatGPTForCausalLM, MatT5Config, MatT5ForConditionalGeneration, SmilesTokenizer
+from matfm import (
+    MatBERTConfig,
+    MatBERTModel,
+    MatGPTConfig,
+    MatGPTForCausalLM,
+    MatT5Config,
+    MatT5ForConditionalGeneration,
+    SmilesTokenizer,
+)
 from matfm.chem.vocabulary import SPECIAL_TOKENS
 from matfm.core.batching import EpochBatches, RaggedTokens
 from matfm.core.denoising import DenoisingConfig
 from matfm.core.optim import OptimizerConfig
 from matfm.core.span_corruption import SpanConfig
-from matfm.core.steps import causal_step, denoising_step, span_step
+from matfm.core.steps import causal_step, contrastive_step, denoising_step, noisy_view, span_step
 from matfm.core.trainer import LoopConfig, fit, read_log
 
 GOLDEN = Path(__file__).parent / "objectives_30_steps.json"
@@ -35,6 +43,10 @@ def gpt():
     return MatGPTForCausalLM(MatGPTConfig.of_size("tiny", vocab_size=SIZE + 8))
 
 
+def bert():
+    return MatBERTModel(MatBERTConfig.of_size("tiny", vocab_size=SIZE + 8, position_embedding="rotary"))
+
+
 def t5():
     return MatT5ForConditionalGeneration(MatT5Config.of_size("tiny", vocab_size=SIZE + 8))
 
@@ -42,6 +54,7 @@ def t5():
 OBJECTIVES = {
     "causal": lambda: (gpt(), causal_step(label_smoothing=0.1)),
     "span": lambda: (t5(), span_step(ORDINARY, SENTINELS, START, END, SpanConfig())),
+    "contrastive": lambda: (bert(), contrastive_step(0.1, noisy_view(ORDINARY, MASK, SEPARATOR, DenoisingConfig()))),
     "denoising": lambda: (t5(), denoising_step(ORDINARY, MASK, SEPARATOR, DenoisingConfig())),
 }
 
