@@ -9,11 +9,10 @@ from typing import Any
 
 from matfm.chem.functional_groups import functional_groups
 from matfm.chem.selfies import CONSTRAINTS, constrained, selfies_to_smiles, split_selfies
-from matfm.chem.smiles import RDKIT_LOG, parse_smiles, split_smiles
+from matfm.chem.smiles import RDKIT_LOG, RING_NUMBER, parse_smiles, split_smiles
 from matfm.errors import MatfmError
 
 _BONDS = frozenset(("-", "=", "#", "$", ":", "~", "/", "\\", "->", "<-"))
-_RING_NUMBER = re.compile(r"%?\(?([0-9]+)\)?")
 _NOT_ATOM = re.compile(r"\[(?:.*(?:Branch|Ring)[1-3]|epsilon)\]")
 
 
@@ -141,7 +140,7 @@ def _walk(tokens: list[str]) -> list[tuple[int, ...]]:
             previous = branches.pop()
         elif token in _BONDS:
             bond = [position]
-        elif number := _RING_NUMBER.fullmatch(token):
+        elif number := RING_NUMBER.fullmatch(token):
             here, bond = [*bond, position], []
             if (ring := int(number[1])) not in opened:
                 opened[ring] = (previous, here)

@@ -30,13 +30,14 @@ def whole_amounts(formula: Formula) -> dict[str, int]:
     return {symbol: count // divisor for symbol, count in zip(formula.amounts, counts, strict=True)}
 
 
-def canonical_formula(text: str) -> str:
+def canonical_formula(formula: str | Formula) -> str:
     """One text for all formulas of the same reduced composition: whole numbers in Hill order (`Fe2O3`, `CH4O`).
 
     Raises:
         MatfmError: the formula cannot be read.
     """
-    return formula_text(whole_amounts(read_formula(text)), "hill")
+    parsed = read_formula(formula) if isinstance(formula, str) else formula
+    return formula_text(whole_amounts(parsed), "hill")
 
 
 def _simplest(shares: list[float]) -> list[int]:

@@ -20,7 +20,8 @@ MAX_LENGTH = 5_000
 
 _SPLIT = re.compile(SPLIT_PATTERN)
 _ATOM = re.compile(r"\[.+\]|Br|Cl|[BCNOPSFIbcnops*]", re.DOTALL)
-_RING = re.compile(r"%?\(?([0-9]+)\)?")
+RING_NUMBER = re.compile(r"%?\(?([0-9]+)\)?")
+"""A token that opens or closes a ring: `1`, `%12` or `%(123)`."""
 _ATOM_MAP = re.compile(r":[0-9]+\]$")
 _TIME = re.compile(r"^\[[0-9:]+\] (?:SMILES Parse Error: )?", re.MULTILINE)
 _ECHO = re.compile(r" (?:while parsing|for input): .*$", re.DOTALL)
@@ -146,7 +147,7 @@ def _open_rings(tokens: list[str]) -> list[int]:
     """Indices of the tokens that open a ring which is never closed."""
     opened: dict[int, int] = {}
     for index, token in enumerate(tokens):
-        number = _RING.fullmatch(token)
+        number = RING_NUMBER.fullmatch(token)
         if number and opened.pop(int(number[1]), None) is None:
             opened[int(number[1])] = index
     return sorted(opened.values())

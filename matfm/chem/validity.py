@@ -13,9 +13,8 @@ from typing import Any
 
 from matfm.chem.composition_validity import charge_balance, element_table
 from matfm.chem.formula import read_formula
-from matfm.chem.formula_text import formula_text
 from matfm.chem.molecule_validity import canonical_selfies, canonical_smiles
-from matfm.chem.reduced_composition import whole_amounts
+from matfm.chem.reduced_composition import canonical_formula
 from matfm.errors import MatfmError
 
 KINDS = ("composition", "smiles", "selfies")
@@ -65,9 +64,7 @@ def validity_check(
     def composition(text: str) -> Verdict:
         formula = read_formula(text)
         found = charge_balance(formula, oxidation_states, alloys=alloys, mixed_valence=mixed_valence)
-        return Verdict(
-            formula_text(whole_amounts(formula), "hill"), found.charge_neutral, found.electronegativity_balanced
-        )
+        return Verdict(canonical_formula(formula), found.charge_neutral, found.electronegativity_balanced)
 
     checks: dict[str, Check] = {
         "composition": composition,
