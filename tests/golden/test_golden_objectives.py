@@ -1,6 +1,6 @@
 """Thirty steps of each sequence objective on fixed SMILES follow a recorded curve.
 
-`python tests/golden/test_objectives.py` records it again.
+`python tests/golden/test_golden_objectives.py` records it again.
 """
 
 import json
