@@ -65,10 +65,11 @@ class LineNotationTokenizer(PreTrainedTokenizerFast):
         """
         if len(self.get_added_vocab()) > len(SPECIAL_TOKENS):
             raise MatfmError("tokens were added to this tokenizer; build one with these tokens in its vocabulary")
-        return self._encoder.encode(texts)
+        return self.encoder.encode(texts)
 
     @cached_property
-    def _encoder(self) -> LineEncoder:
+    def encoder(self) -> LineEncoder:
+        """The fast path of the vocabulary, as `encode_flat` uses it."""
         return self.notation.encoder(self.get_vocab())
 
     def coverage(self, texts: Iterable[str], max_length: int | None = None) -> Coverage:

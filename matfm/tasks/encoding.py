@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from matfm.chem.composition_encoder import encode_many_fractions
+from matfm.chem.composition_tokenizer import CompositionTokenizer
+from matfm.chem.line_corpus import encode_lines, first_field
+from matfm.chem.line_tokenizer import LineNotationTokenizer
+from matfm.chem.selfies import selfies_to_smiles
+from matfm.chem.selfies_tokenizer import SelfiesTokenizer
+from matfm.chem.smiles import parse_smiles
+from matfm.chem.smiles_tokenizer import SmilesTokenizer
 from matfm.core.batching import RaggedTokens
+from matfm.core.token_files import no_amounts
 from matfm.errors import MatfmError
+
+TOKENIZERS: dict[str, type[LineNotationTokenizer]] = {"smiles": SmilesTokenizer, "selfies": SelfiesTokenizer}
+KINDS = ("composition", *TOKENIZERS)
 
 
 @dataclass
@@ -23,6 +38,91 @@ class EncodedRows:
     """Position in the column to reason."""
     warnings: dict[int, str] = field(default_factory=dict)
     """Position in the column to a reading that should be checked; such rows are used."""
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Tokens outside the vocabulary, each with its number of occurrences; the model sees [UNK]."""
+    truncated: int = 0
+    """Rows that were longer than the model's limit and lost their end."""
+
+
+class RowEncoder(Protocol):
+    """How the cells of a column of one kind become tokens."""
+
+    @property
+    def kind(self) -> str:
+        """composition, smiles or selfies."""
+        ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """What a model's folder keeps."""
+        ...
+
+    def __call__(self, cells: list[str]) -> EncodedRows:
+        """Tokenize a column; unreadable cells are reported, not raised."""
+        ...
+
+
+@dataclass(frozen=True)
+class FormulaEncoder:
+    """Formulas in the scheme `fraction`."""
+
+    tokenizer: CompositionTokenizer = field(default_factory=CompositionTokenizer)
+    kind: str = "composition"
+
+    def __call__(self, cells: list[str]) -> EncodedRows:
+        """Tokenize a column of formulas; unreadable ones are reported, not raised."""
+        return encode_formulas(cells)
+
+
+@dataclass(frozen=True)
+class MoleculeEncoder:
+    """SMILES or SELFIES, each read as a molecule before it is tokenized.
+
+    SMILES are written canonically, so that a molecule gets one prediction however it was written.
+    """
+
+    tokenizer: LineNotationTokenizer
+    max_length: int | None = None
+    """Most tokens of a row, [CLS] and [SEP] included; longer ones lose their end and are counted."""
+
+    @property
+    def kind(self) -> str:
+        """smiles or selfies."""
+        return self.tokenizer.notation.name
+
+    def __call__(self, cells: list[str]) -> EncodedRows:
+        """Tokenize a column; cells that are no molecule are reported, not raised."""
+        texts, errors = [], {}
+        for row, cell in enumerate(cells):
+            try:
+                texts.append(_canonical(cell, self.kind))
+            except MatfmError as error:
+                texts.append("")
+                errors[row] = str(error)
+        encoded = encode_lines(texts, self.tokenizer.notation, self.tokenizer.encoder, self.max_length)
+        tokens = RaggedTokens(
+            encoded.ids_N, no_amounts(len(encoded.ids_N)), encoded.offsets, np.zeros((len(encoded.rows), 0), np.float32)
+        )
+        return EncodedRows(tokens, encoded.rows, errors, {}, encoded.unknown, encoded.truncated)
+
+
+def row_encoder(kind: str, folder: str | Path | None = None, max_length: int | None = None) -> RowEncoder:
+    """The encoder of a kind.
+
+    Args:
+        kind: composition, smiles or selfies.
+        folder: of a saved tokenizer; the shipped vocabulary if None. Compositions have the periodic table.
+        max_length: most tokens of a row; formulas are never cut.
+
+    Raises:
+        MatfmError: there is no such kind.
+    """
+    if kind == "composition":
+        return FormulaEncoder()
+    if kind not in TOKENIZERS:
+        raise MatfmError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
+    tokenizer = TOKENIZERS[kind]
+    return MoleculeEncoder(tokenizer() if folder is None else tokenizer.from_pretrained(str(folder)), max_length)
 
 
 def encode_formulas(formulas: list[str]) -> EncodedRows:
@@ -31,6 +131,15 @@ def encode_formulas(formulas: list[str]) -> EncodedRows:
     no_targets = np.zeros((len(encoded.rows), 0), np.float32)
     tokens = RaggedTokens(encoded.ids_N, encoded.amounts_N, encoded.offsets, no_targets)
     return EncodedRows(tokens, encoded.rows, encoded.errors, encoded.warnings)
+
+
+def _canonical(cell: str, kind: str) -> str:
+    """A cell as its molecule is written for the model. Raises MatfmError for what is no molecule."""
+    if kind == "smiles":
+        return parse_smiles(cell).canonical
+    text = first_field(cell)
+    parse_smiles(selfies_to_smiles(text))
+    return text
 
 
 def parse_number(text: str) -> float:
