@@ -99,8 +99,8 @@ def ours(sequences: list[list[int]], tokenizer: Any, classes: TokenClasses, argu
     def step(model: MatBERTForMaskedLM, batch: TokenBatch, rng: torch.Generator) -> StepOutput:
         clock.mark(batch.layout.tokens)
         masked = mask_tokens(batch.ids_N, batch.layout, classes, MASKING, rng)
-        hidden_ND = model.matbert.forward_packed(masked.ids_N, None, batch.layout)
-        total, weight = masked_lm_loss(model.lm_head(hidden_ND[masked.positions_M]), masked.labels_M)
+        hidden_MD = model.matbert.forward_packed(masked.ids_N, None, batch.layout, masked.positions_M)
+        total, weight = masked_lm_loss(model.lm_head(hidden_MD), masked.labels_M)
         return StepOutput(total, weight)
 
     loop = LoopConfig(steps=arguments.steps + WARM_UP + 1, checkpoint_every=10**9, log_every=10**9)

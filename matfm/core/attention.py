@@ -79,11 +79,12 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.out = nn.Linear(width, width, bias=bias)
 
-    def forward(self, hidden_ND: Tensor, context: AttentionContext) -> Tensor:
-        """(N, D) to (N, D)."""
+    def forward(self, hidden_ND: Tensor, context: AttentionContext, rows_M: Tensor | None = None) -> Tensor:
+        """(N, D) to (N, D), or to (M, D) for the given tokens, which attend to all of their sequence."""
         runs = zip(self.qkv(hidden_ND).split(context.sizes()), context.runs, strict=True)
-        mixed = [self._attend(qkv, run, context) for qkv, run in runs]
-        return self.out(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+        parts = [self._attend(qkv, run, context) for qkv, run in runs]
+        mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self.out(mixed if rows_M is None else mixed[rows_M])
 
     def _attend(self, qkv: Tensor, run: AttentionRun, context: AttentionContext) -> Tensor:
         query, key, value = qkv.view(run.count, run.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from matfm.core.attention import CrossAttention, SelfAttention
 from matfm.core.attention_context import AttentionContext
 
-# N tokens, D width
+# N tokens, M of them, D width
 
 
 class PreNormBlock(nn.Module):
@@ -30,10 +30,11 @@ class PreNormBlock(nn.Module):
         self.feed_forward = feed_forward
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden_ND: Tensor, context: AttentionContext) -> Tensor:
-        """(N, D) to (N, D)."""
-        hidden_ND = hidden_ND + self.dropout(self.attention(self.attention_norm(hidden_ND), context))
-        return hidden_ND + self.dropout(self.feed_forward(self.feed_forward_norm(hidden_ND)))
+    def forward(self, hidden_ND: Tensor, context: AttentionContext, rows_M: Tensor | None = None) -> Tensor:
+        """(N, D) to (N, D), or to (M, D) where only some tokens are wanted."""
+        mixed = self.dropout(self.attention(self.attention_norm(hidden_ND), context, rows_M))
+        hidden_MD = _chosen(hidden_ND, rows_M) + mixed
+        return hidden_MD + self.dropout(self.feed_forward(self.feed_forward_norm(hidden_MD)))
 
 
 class PreNormCrossBlock(nn.Module):
@@ -83,10 +84,11 @@ class PostNormBlock(nn.Module):
         self.feed_forward_norm = feed_forward_norm
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden_ND: Tensor, context: AttentionContext) -> Tensor:
-        """(N, D) to (N, D)."""
-        hidden_ND = self.attention_norm(hidden_ND + self.dropout(self.attention(hidden_ND, context)))
-        return self.feed_forward_norm(hidden_ND + self.dropout(self.feed_forward(hidden_ND)))
+    def forward(self, hidden_ND: Tensor, context: AttentionContext, rows_M: Tensor | None = None) -> Tensor:
+        """(N, D) to (N, D), or to (M, D) where only some tokens are wanted."""
+        mixed = self.dropout(self.attention(hidden_ND, context, rows_M))
+        hidden_MD = self.attention_norm(_chosen(hidden_ND, rows_M) + mixed)
+        return self.feed_forward_norm(hidden_MD + self.dropout(self.feed_forward(hidden_MD)))
 
 
 BLOCKS = (PreNormBlock, PreNormCrossBlock, PostNormBlock)
@@ -101,10 +103,19 @@ class TransformerStack(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
 
-    def forward(self, hidden_ND: Tensor, context: AttentionContext) -> list[Tensor]:
-        """Hidden states: the input, after each block but the last, and the normed output (blocks + 1 in all)."""
+    def forward(self, hidden_ND: Tensor, context: AttentionContext, rows_M: Tensor | None = None) -> list[Tensor]:
+        """Hidden states: the input, after each block but the last, and the normed output (blocks + 1 in all).
+
+        Where only the output of some tokens is wanted (`rows_M`), the last block computes no others: its output
+        is (M, D). The values are the same; masked-token prediction at a rate of 15 % spares most of a block.
+        """
         states = [hidden_ND]
         for layer, block in enumerate(self.blocks):
-            states.append(block(states[-1], context.of_layer(layer)))
+            chosen = () if rows_M is None or layer + 1 < len(self.blocks) else (rows_M,)
+            states.append(block(states[-1], context.of_layer(layer), *chosen))
         states[-1] = self.norm(states[-1])
         return states
+
+
+def _chosen(hidden_ND: Tensor, rows_M: Tensor | None) -> Tensor:
+    return hidden_ND if rows_M is None else hidden_ND[rows_M]

@@ -68,19 +68,23 @@ class MatBERTModel(MatBERTPreTrainedModel):
         )
         self.post_init()
 
-    def forward_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
-        """The fast path: packed tokens to hidden states (N, D)."""
-        return self._encode(self.embed_tokens(ids_N), amounts_N, layout)[-1]
+    def forward_packed(
+        self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout, rows_M: Tensor | None = None
+    ) -> Tensor:
+        """The fast path: packed tokens to hidden states (N, D), or (M, D) of the tokens that are wanted."""
+        return self._encode(self.embed_tokens(ids_N), amounts_N, layout, rows_M)[-1]
 
     def embed_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
         """One vector per sequence (B, D): the hidden states pooled as `config.pooling` says."""
         return POOLINGS[self.config.pooling](self.forward_packed(ids_N, amounts_N, layout), layout)
 
-    def _encode(self, hidden_ND: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> list[Tensor]:
+    def _encode(
+        self, hidden_ND: Tensor, amounts_N: Tensor | None, layout: PackedLayout, rows_M: Tensor | None = None
+    ) -> list[Tensor]:
         if amounts_N is not None:
             hidden_ND = hidden_ND + self.embed_amounts(amounts_N)
         hidden_ND = self.embed_positions(hidden_ND, layout.positions(hidden_ND.device))
-        return self.encoder(hidden_ND, AttentionContext.packed(layout, hidden_ND, rotary=self.rotary))
+        return self.encoder(hidden_ND, AttentionContext.packed(layout, hidden_ND, rotary=self.rotary), rows_M)
 
     def encode_padded(
         self, hidden_BTD: Tensor, mask_BT: Tensor, amounts_BT: Tensor | None = None, maps: list[Tensor] | None = None

@@ -182,3 +182,23 @@ def test_muon_gets_every_matrix_of_a_block_and_how_many_maps_it_stacks(make_bloc
     if make_block is crossed:
         expected |= {"cross_attention.q.weight": 1, "cross_attention.kv.weight": 2, "cross_attention.out.weight": 1}
     assert stacked == expected
+
+
+@pytest.mark.parametrize("block", [pre_norm, post_norm])
+def test_the_last_block_computes_only_the_tokens_that_are_wanted(block):
+    """Values and gradients are those of computing all tokens and choosing afterwards."""
+    torch.manual_seed(3)
+    stack = TransformerStack([block(), block()], nn.LayerNorm(WIDTH)).double()
+    layout = PackedLayout.from_lengths(LENGTHS)
+    hidden = torch.randn(layout.tokens, WIDTH, dtype=torch.float64)
+    context = AttentionContext.packed(layout, hidden)
+    rows = torch.tensor([9, 0, 4, 5])
+    expected = stack(hidden, context)[-1][rows]
+    expected.square().sum().backward()
+    gradients = [parameter.grad for parameter in stack.parameters()]
+    stack.zero_grad()
+    chosen = stack(hidden, context, rows)[-1]
+    chosen.square().sum().backward()
+    torch.testing.assert_close(chosen, expected)
+    for parameter, gradient in zip(stack.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
