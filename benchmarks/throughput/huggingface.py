@@ -88,7 +88,6 @@ class Clock:
 def ours(sequences: list[list[int]], tokenizer: Any, classes: TokenClasses, arguments: Any) -> tuple[int, float]:
     """matfm's loop: packed batches of about as many tokens, logits only where a token is hidden."""
     tokens = RaggedTokens.from_sequences([(ids, [0.0] * len(ids)) for ids in sequences])
-    budget = round(arguments.batch * len(tokens.ids_N) / len(sequences))
     longest = max(map(len, sequences))
     torch.manual_seed(0)
     config = MatBERTConfig(
@@ -105,7 +104,7 @@ def ours(sequences: list[list[int]], tokenizer: Any, classes: TokenClasses, argu
 
     loop = LoopConfig(steps=arguments.steps + WARM_UP + 1, checkpoint_every=10**9, log_every=10**9)
     with tempfile.TemporaryDirectory() as folder:
-        batches = EpochBatches(tokens, budget, seed=0, length_pool=arguments.length_pool)
+        batches = EpochBatches(tokens, arguments.tokens, seed=0, length_pool=arguments.length_pool)
         fit(model, step, batches, OptimizerConfig(), loop, Path(folder), seed=0, device=arguments.device)
     return clock.result()
 
@@ -163,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wheels", type=Path, default=Path("wheels"), help="folder with the package files")
     parser.add_argument("--task", choices=tuple(TASKS), action="append")
-    parser.add_argument("--batch", type=int, default=64, help="sequences a step of the Trainer")
+    parser.add_argument("--tokens", type=int, default=4096, help="real tokens a step, about")
     parser.add_argument("--steps", type=int, default=20, help="counted steps of each turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every method")
     parser.add_argument("--length-pool", type=int, default=50, help="batches sorted by length together")
@@ -173,7 +172,11 @@ def main() -> None:
     for task in arguments.task or TASKS:
         data = TASKS[task](arguments.wheels)
         lengths = np.array([len(ids) for ids in data[0]])
-        print(f"{task}: {len(lengths)} sequences, {lengths.mean():.1f} tokens on average, {lengths.max()} at most")
+        arguments.batch = round(arguments.tokens / lengths.mean())
+        print(
+            f"{task}: {len(lengths)} sequences, {lengths.mean():.1f} tokens on average, {lengths.max()} at most, "
+            f"{arguments.batch} a step"
+        )
         totals = {name: np.zeros(2) for name in METHODS}
         for _ in range(arguments.rounds):
             for name, method in METHODS.items():

@@ -1,4 +1,4 @@
-"""Less memory or time for the same numbers: activation checkpointing and compilation, put on and taken off."""
+"""Less memory or time for the same numbers: recomputed activations and compilation, put on and taken off."""
 
 from __future__ import annotations
 
@@ -35,6 +35,22 @@ def checkpoint_activations(model: nn.Module) -> Callable[[], None]:
     def undo() -> None:
         for block in blocks:
             del block.forward
+
+    return undo
+
+
+def recompute_activated(model: nn.Module) -> Callable[[], None]:
+    """Spare about a quarter of the activations of plain feed-forward blocks for about 2 % of the time.
+
+    Not together with `checkpoint_activations`, which keeps less. Returns a function that takes it off again.
+    """
+    parts = [module for module in model.modules() if isinstance(module, FeedForward)]
+    for part in parts:
+        part.keep_activated = False
+
+    def undo() -> None:
+        for part in parts:
+            part.keep_activated = True
 
     return undo
 
