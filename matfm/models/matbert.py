@@ -34,7 +34,7 @@ class MatBERTPreTrainedModel(FamilyPreTrainedModel):
     base_model_prefix = "matbert"
     # The losses are means of a batch; else Hugging Face's Trainer would not divide by the accumulated batches.
     accepts_loss_kwargs = False
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\."]
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\.", r"^embed_query\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
