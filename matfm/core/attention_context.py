@@ -125,6 +125,11 @@ class AttentionContext:
         """Tokens in each run."""
         return [run.count * run.length for run in self.runs]
 
+    @property
+    def writes(self) -> bool:
+        """Whether blocks leave keys and values in a cache, so that computing them twice would be wrong."""
+        return self.cache is not None or (self.memory is not None and self.memory.cache is not None)
+
 
 def causal_mask(mask_BS: Tensor | None, queries: int, keys: int, start: int | Tensor, like: Tensor) -> Tensor:
     """Which keys the padded queries see, (B or 1, 1, T, S) bool.

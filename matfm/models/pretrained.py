@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from matfm.core.acceleration import checkpoint_activations, keep_activations
 from matfm.core.bundled import bundled_or_same
 from matfm.core.positions import LearnedPositions, NoPositions, Rotary, SinusoidalPositions
 
 
 class FamilyPreTrainedModel(PreTrainedModel):
-    """Loading by name and initial weights."""
+    """Loading by name, initial weights, activation checkpointing by Hugging Face's switches."""
 
+    supports_gradient_checkpointing = True
+    gradient_checkpointing = False
     _no_split_modules = ["PreNormBlock", "PreNormCrossBlock"]
     _supports_sdpa = True
 
@@ -23,6 +28,21 @@ class FamilyPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> Any:
         """By bundled name, folder or Hub id."""
         return super().from_pretrained(bundled_or_same(str(name)), *arguments, **options)
+
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        every_n_layers: int = 1,
+    ) -> None:
+        """What `activation_checkpointing_enable`, its older name and `TrainingArguments` come down to."""
+        if enable:
+            checkpoint_activations(self, every_n_layers, gradient_checkpointing_func)
+        else:
+            keep_activations(self)
+        for module in self.modules():
+            if isinstance(module, FamilyPreTrainedModel):
+                module.gradient_checkpointing = enable
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
