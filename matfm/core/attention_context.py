@@ -57,6 +57,8 @@ class Memory:
     hidden_ND: Tensor
     runs: tuple[AttentionRun, ...]
     cache: MemoryCache | None = None
+    maps: list[Tensor] | None = None
+    """Where given, each attention to the memory appends its weights (B, H, T, S), as self-attention does."""
 
     @classmethod
     def packed(cls, hidden_ND: Tensor, layout: PackedLayout, queries: PackedLayout) -> Memory:

@@ -126,17 +126,18 @@ class MatBERTModel(MatBERTPreTrainedModel):
         mask = (
             torch.ones(shape, dtype=torch.long, device=embeddings.device) if attention_mask is None else attention_mask
         )
-        maps: list[Tensor] | None = [] if output_attentions else None
+        with_states, with_maps = self._wanted(output_hidden_states, output_attentions)
+        maps: list[Tensor] | None = [] if with_maps else None
         if maps is None:
             index = PaddedIndex.from_mask(mask)
             packed_amounts = None if amounts is None else index.pack(amounts)
             packed = self._encode(index.pack(embeddings), packed_amounts, index.layout)
-            states = [index.unpack(state) for state in (packed if output_hidden_states else packed[-1:])]
+            states = [index.unpack(state) for state in (packed if with_states else packed[-1:])]
         else:
             states = [state * mask[..., None] for state in self.encode_padded(embeddings, mask, amounts, maps)]
         return BaseModelOutput(
             last_hidden_state=states[-1],
-            hidden_states=tuple(states) if output_hidden_states else None,
+            hidden_states=tuple(states) if with_states else None,
             attentions=None if maps is None else tuple(weights * mask[:, None, :, None] for weights in maps),
         )
 

@@ -80,7 +80,8 @@ class MatGPTModel(MatGPTPreTrainedModel):
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        maps: list[Tensor] | None = [] if output_attentions else None
+        with_states, with_maps = self._wanted(output_hidden_states, output_attentions)
+        maps: list[Tensor] | None = [] if with_maps else None
         if past_key_values is None and position_ids is None and maps is None:
             index = PaddedIndex.from_mask(_all_real(embeddings) if attention_mask is None else attention_mask)
             states = self._decode_packed(index.pack(embeddings), index.layout)
@@ -92,7 +93,7 @@ class MatGPTModel(MatGPTPreTrainedModel):
         return BaseModelOutputWithPast(
             last_hidden_state=padded[-1],
             past_key_values=past_key_values,
-            hidden_states=padded if output_hidden_states else None,
+            hidden_states=padded if with_states else None,
             attentions=None if maps is None else tuple(maps),
         )
 

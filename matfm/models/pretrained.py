@@ -44,6 +44,13 @@ class FamilyPreTrainedModel(PreTrainedModel):
             if isinstance(module, FamilyPreTrainedModel):
                 module.gradient_checkpointing = enable
 
+    def _wanted(self, hidden_states: bool | None, attentions: bool | None) -> tuple[bool, bool]:
+        """Whether hidden states and attention maps are returned: as the call says, else as the configuration."""
+        return (
+            self.config.output_hidden_states if hidden_states is None else hidden_states,
+            self.config.output_attentions if attentions is None else attentions,
+        )
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
