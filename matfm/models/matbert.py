@@ -22,7 +22,7 @@ from matfm.models.embeddings import AmountEmbedding
 from matfm.models.heads import MaskedTokenHead, PropertyHead
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.pooling import POOLINGS
-from matfm.models.pretrained import FamilyPreTrainedModel, position_parts
+from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones, position_parts
 
 # N packed tokens, B sequences, T padded length, D width, K targets, V vocabulary
 
@@ -122,10 +122,7 @@ class MatBERTModel(MatBERTPreTrainedModel):
     ) -> BaseModelOutput:
         """The Hugging Face path: padded (B, T) batches; hidden states and attention weights are zero at padding."""
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        shape = embeddings.shape[:2]
-        mask = (
-            torch.ones(shape, dtype=torch.long, device=embeddings.device) if attention_mask is None else attention_mask
-        )
+        mask = mask_or_ones(attention_mask, embeddings)
         with_states, with_maps = self._wanted(output_hidden_states, output_attentions)
         maps: list[Tensor] | None = [] if with_maps else None
         if maps is None:
@@ -221,7 +218,7 @@ class PropertyPrediction:
         """`labels` (B, K) in physical units with NaN for missing ones."""
         output = self.matbert(input_ids, attention_mask, **inputs)
         hidden = output.last_hidden_state
-        mask = torch.ones(hidden.shape[:2], device=hidden.device) if attention_mask is None else attention_mask
+        mask = mask_or_ones(attention_mask, hidden)
         index = PaddedIndex.from_mask(mask)
         pooled = POOLINGS[self.config.pooling](index.pack(hidden), index.layout)
         order = torch.argsort(mask.sum(dim=1), stable=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import MaskedLMOutput
 
@@ -14,6 +13,7 @@ from matfm.errors import MatfmError
 from matfm.models.heads import MaskedTokenHead
 from matfm.models.matbert import MatBERTModel, MatBERTPreTrainedModel
 from matfm.models.matbert_config import MatBERTConfig
+from matfm.models.pretrained import mask_or_ones
 
 # N packed tokens, M predicted tokens, B sequences, T padded length, D width, V vocabulary
 
@@ -72,7 +72,7 @@ class MatBERTForPermutationLM(MatBERTPreTrainedModel):
         Returns:
             Mean cross-entropy (nats), and logits (B, T, V), which are zero where nothing is predicted.
         """
-        index = PaddedIndex.from_mask(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
+        index = PaddedIndex.from_mask(mask_or_ones(attention_mask, input_ids))
         label_N = index.pack(labels)
         positions_M = (label_N != IGNORED).nonzero()[:, 0]
         order = FactorisationOrder(index.pack(ranks), positions_M, label_N[positions_M])

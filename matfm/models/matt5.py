@@ -21,7 +21,7 @@ from matfm.core.positions import RelativeBias
 from matfm.core.transformer import PreNormBlock, PreNormCrossBlock, TransformerStack
 from matfm.models.decoding import EncoderKeys, decoder_context
 from matfm.models.matt5_config import MatT5Config
-from matfm.models.pretrained import FamilyPreTrainedModel
+from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones
 
 # N packed tokens, B sequences, S source and T target length, D width, V vocabulary
 
@@ -91,8 +91,7 @@ class MatT5Encoder(nn.Module):
     ) -> BaseModelOutput:
         """The Hugging Face path: padded (B, S) batches; hidden states and attention weights are zero at padding."""
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        if attention_mask is None:
-            attention_mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+        attention_mask = mask_or_ones(attention_mask, embeddings)
         maps: list[Tensor] | None = [] if output_attentions else None
         if maps is None:
             index = PaddedIndex.from_mask(attention_mask)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -64,6 +64,11 @@ class FamilyPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
             if isinstance(module, nn.LayerNorm):
                 init.zeros_(module.bias)
+
+
+def mask_or_ones(mask_BT: Tensor | None, like: Tensor) -> Tensor:
+    """The attention mask; without one, every token of `like` (B, T, …) is real."""
+    return torch.ones(like.shape[:2], dtype=torch.long, device=like.device) if mask_BT is None else mask_BT
 
 
 def position_parts(config: Any) -> tuple[nn.Module, Rotary | None]:
