@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matfm.estimators import PropertyClassifier, PropertyRegressor
     from matfm.models.matbert import MatBERTForMaskedLM, MatBERTForProperty, MatBERTModel
     from matfm.models.matbert_config import MatBERTConfig
+    from matfm.models.matbert_permutation import MatBERTForPermutationLM
     from matfm.models.matgpt import MatGPTForCausalLM, MatGPTModel
     from matfm.models.matgpt_config import MatGPTConfig
     from matfm.models.matt5 import MatT5ForConditionalGeneration, MatT5Model
@@ -44,6 +45,7 @@ _HOMES = {
     "MatBERTModel": "matfm.models.matbert",
     "MatBERTForMaskedLM": "matfm.models.matbert",
     "MatBERTForProperty": "matfm.models.matbert",
+    "MatBERTForPermutationLM": "matfm.models.matbert_permutation",
     "MatGPTConfig": "matfm.models.matgpt_config",
     "MatGPTModel": "matfm.models.matgpt",
     "MatGPTForCausalLM": "matfm.models.matgpt",
@@ -60,6 +62,7 @@ __all__ = [
     "FormulaWarning",
     "MatBERTConfig",
     "MatBERTForMaskedLM",
+    "MatBERTForPermutationLM",
     "MatBERTForProperty",
     "MatBERTModel",
     "MatGPTConfig",

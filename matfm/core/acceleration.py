@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from matfm.core.attention_context import AttentionContext
 from matfm.core.feed_forward import FeedForward, GatedFeedForward
 
 _LISTS_OF_BLOCKS = ("blocks", "layers", "layer", "h")
@@ -23,20 +25,31 @@ def repeated_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from ((f"{name}.{index}", block) for index, block in enumerate(module))
 
 
-def checkpoint_activations(model: nn.Module) -> Callable[[], None]:
+def checkpoint_activations(
+    model: nn.Module, every: int = 1, checkpointed: Callable[..., Any] = checkpoint
+) -> Callable[[], None]:
     """Keep only the input of every block and compute the rest again in the backward pass (Chen et al. 2016).
 
-    Returns a function that takes it off again.
+    Args:
+        model: with repeated blocks.
+        every: each so many blocks one is computed again; the others keep what they need.
+        checkpointed: computes a function so, with the arguments of torch's `checkpoint`.
+
+    Returns:
+        A function that takes it off again, the same as `keep_activations`.
     """
-    blocks = [block for _, block in repeated_blocks(model)]
-    for block in blocks:
-        block.forward = partial(_recomputed, block.forward)
+    keep_activations(model)
+    for _, block in islice(repeated_blocks(model), 0, None, every):
+        block.forward = partial(_recomputed, checkpointed, block.forward)
+    return partial(keep_activations, model)
 
-    def undo() -> None:
-        for block in blocks:
+
+def keep_activations(model: nn.Module) -> None:
+    """Take activation checkpointing off, if it is on."""
+    for _, block in repeated_blocks(model):
+        put_on = vars(block).get("forward")
+        if isinstance(put_on, partial) and put_on.func is _recomputed:
             del block.forward
-
-    return undo
 
 
 def recompute_activated(model: nn.Module) -> Callable[[], None]:
@@ -71,7 +84,9 @@ def compile_feed_forward(model: nn.Module) -> Callable[[], None]:
     return undo
 
 
-def _recomputed(forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    if not torch.is_grad_enabled():
+def _recomputed(checkpointed: Callable[..., Any], forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    writes = any(isinstance(argument, AttentionContext) and argument.writes for argument in arguments)
+    if writes or not torch.is_grad_enabled():
         return forward(*arguments, **options)
-    return checkpoint(forward, *arguments, use_reentrant=False, **options)
+    # Not the reentrant kind: it would lose the gradients of tensors inside an argument, such as a context's memory.
+    return checkpointed(forward, *arguments, use_reentrant=False, **options)

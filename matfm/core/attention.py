@@ -137,6 +137,8 @@ class CrossAttention(nn.Module):
             self.q(hidden_ND).split(sizes), self._keys_values(context), memory.runs, strict=True
         ):
             query_BHTd = query.view(run.count, run.length, self.heads, -1).transpose(1, 2)
+            if memory.maps is not None:
+                memory.maps.append(attention_map(query_BHTd, key, run, self.scale))
             dropout = self.dropout if self.training else 0.0
             mixed.append(_tokens(self.attend(query_BHTd, key, value, run, dropout, self.scale)))
         return self.out(mixed[0] if len(mixed) == 1 else torch.cat(mixed))

@@ -57,6 +57,8 @@ class Memory:
     hidden_ND: Tensor
     runs: tuple[AttentionRun, ...]
     cache: MemoryCache | None = None
+    maps: list[Tensor] | None = None
+    """Where given, each attention to the memory appends its weights (B, H, T, S), as self-attention does."""
 
     @classmethod
     def packed(cls, hidden_ND: Tensor, layout: PackedLayout, queries: PackedLayout) -> Memory:
@@ -124,6 +126,11 @@ class AttentionContext:
     def sizes(self) -> list[int]:
         """Tokens in each run."""
         return [run.count * run.length for run in self.runs]
+
+    @property
+    def writes(self) -> bool:
+        """Whether blocks leave keys and values in a cache, so that computing them twice would be wrong."""
+        return self.cache is not None or (self.memory is not None and self.memory.cache is not None)
 
 
 def causal_mask(mask_BS: Tensor | None, queries: int, keys: int, start: int | Tensor, like: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from matfm.models.embeddings import AmountEmbedding
 from matfm.models.heads import MaskedTokenHead, PropertyHead
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.pooling import POOLINGS
-from matfm.models.pretrained import FamilyPreTrainedModel, position_parts
+from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones, position_parts
 
 # N packed tokens, B sequences, T padded length, D width, K targets, V vocabulary
 
@@ -34,7 +34,7 @@ class MatBERTPreTrainedModel(FamilyPreTrainedModel):
     base_model_prefix = "matbert"
     # The losses are means of a batch; else Hugging Face's Trainer would not divide by the accumulated batches.
     accepts_loss_kwargs = False
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\."]
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\.", r"^embed_query\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -122,21 +122,19 @@ class MatBERTModel(MatBERTPreTrainedModel):
     ) -> BaseModelOutput:
         """The Hugging Face path: padded (B, T) batches; hidden states and attention weights are zero at padding."""
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        shape = embeddings.shape[:2]
-        mask = (
-            torch.ones(shape, dtype=torch.long, device=embeddings.device) if attention_mask is None else attention_mask
-        )
-        maps: list[Tensor] | None = [] if output_attentions else None
+        mask = mask_or_ones(attention_mask, embeddings)
+        with_states, with_maps = self._wanted(output_hidden_states, output_attentions)
+        maps: list[Tensor] | None = [] if with_maps else None
         if maps is None:
             index = PaddedIndex.from_mask(mask)
             packed_amounts = None if amounts is None else index.pack(amounts)
             packed = self._encode(index.pack(embeddings), packed_amounts, index.layout)
-            states = [index.unpack(state) for state in (packed if output_hidden_states else packed[-1:])]
+            states = [index.unpack(state) for state in (packed if with_states else packed[-1:])]
         else:
             states = [state * mask[..., None] for state in self.encode_padded(embeddings, mask, amounts, maps)]
         return BaseModelOutput(
             last_hidden_state=states[-1],
-            hidden_states=tuple(states) if output_hidden_states else None,
+            hidden_states=tuple(states) if with_states else None,
             attentions=None if maps is None else tuple(weights * mask[:, None, :, None] for weights in maps),
         )
 
@@ -220,7 +218,7 @@ class PropertyPrediction:
         """`labels` (B, K) in physical units with NaN for missing ones."""
         output = self.matbert(input_ids, attention_mask, **inputs)
         hidden = output.last_hidden_state
-        mask = torch.ones(hidden.shape[:2], device=hidden.device) if attention_mask is None else attention_mask
+        mask = mask_or_ones(attention_mask, hidden)
         index = PaddedIndex.from_mask(mask)
         pooled = POOLINGS[self.config.pooling](index.pack(hidden), index.layout)
         order = torch.argsort(mask.sum(dim=1), stable=True)

@@ -1,31 +1,24 @@
-"""The architecture of MatBERT, and its size dial."""
+"""The architecture of MatBERT."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import PreTrainedConfig
-
-from matfm.core.bundled import bundled_or_same
 from matfm.core.objectives import REGRESSION_LOSSES
 from matfm.errors import MatfmError
+from matfm.models.family_config import FamilyConfig
 from matfm.models.pooling import POOLINGS
-from matfm.models.sizes import of_size
 
 POSITION_EMBEDDINGS = ("none", "rotary", "absolute", "sinusoidal")
 """Formulas are sets of elements and need none; strings such as SMILES need one of the others."""
 
 
-class MatBERTConfig(PreTrainedConfig):
+class MatBERTConfig(FamilyConfig):
     """Architecture of MatBERT and of its heads."""
 
     model_type = "matbert"
 
     vocab_size: int = 123
-    hidden_size: int = 256
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    intermediate_size: int = 512
     amount_frequencies: int = 16
     position_embedding: str = "none"
     """none (formulas: tokens form a set), rotary, absolute (learned) or sinusoidal."""
@@ -35,8 +28,6 @@ class MatBERTConfig(PreTrainedConfig):
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
     layer_norm_eps: float = 1e-6
-    initializer_range: float = 0.02
-    pad_token_id: int | None = 0
     pooling: str = "mean"
     """mean (over all but the first, special token) or cls (that first token)."""
     property_names: list[str] | None = None
@@ -45,8 +36,6 @@ class MatBERTConfig(PreTrainedConfig):
     class_names: list[str] | None = None
     """Names of the classes of a classifier; None for regression."""
     tie_word_embeddings: bool = True
-    run: dict[str, Any] | None = None
-    """Resolved configuration of the run that made the weights."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -57,16 +46,6 @@ class MatBERTConfig(PreTrainedConfig):
             raise MatfmError(f"model.pooling is {self.pooling!r}; choose one of {', '.join(POOLINGS)}")
         if self.property_loss not in REGRESSION_LOSSES:
             raise MatfmError(f"model.loss is {self.property_loss!r}; choose one of {', '.join(REGRESSION_LOSSES)}")
-
-    @classmethod
-    def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> MatBERTConfig:
-        """By bundled name, folder or Hub id."""
-        return super().from_pretrained(bundled_or_same(str(name)), *arguments, **options)
-
-    @classmethod
-    def of_size(cls, size: str, **overrides: Any) -> MatBERTConfig:
-        """tiny, small, base or large; weights start with a standard deviation of width ** -0.5."""
-        return cls(**{**of_size(size), **overrides})
 
     @property
     def head_outputs(self) -> int:

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationMixin
@@ -21,7 +20,7 @@ from matfm.core.positions import Rotary
 from matfm.core.transformer import PreNormBlock, TransformerStack
 from matfm.models.decoding import decoder_context
 from matfm.models.matgpt_config import MatGPTConfig
-from matfm.models.pretrained import FamilyPreTrainedModel
+from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones
 
 # N packed tokens, B sequences, T padded length, D width, V vocabulary
 
@@ -80,9 +79,10 @@ class MatGPTModel(MatGPTPreTrainedModel):
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        maps: list[Tensor] | None = [] if output_attentions else None
+        with_states, with_maps = self._wanted(output_hidden_states, output_attentions)
+        maps: list[Tensor] | None = [] if with_maps else None
         if past_key_values is None and position_ids is None and maps is None:
-            index = PaddedIndex.from_mask(_all_real(embeddings) if attention_mask is None else attention_mask)
+            index = PaddedIndex.from_mask(mask_or_ones(attention_mask, embeddings))
             states = self._decode_packed(index.pack(embeddings), index.layout)
             padded = tuple(index.unpack(state) for state in states)
         else:
@@ -92,7 +92,7 @@ class MatGPTModel(MatGPTPreTrainedModel):
         return BaseModelOutputWithPast(
             last_hidden_state=padded[-1],
             past_key_values=past_key_values,
-            hidden_states=padded if output_hidden_states else None,
+            hidden_states=padded if with_states else None,
             attentions=None if maps is None else tuple(maps),
         )
 
@@ -172,7 +172,3 @@ def _after_real_tokens(labels_BT: Tensor, attention_mask: Tensor | None) -> Tens
         return labels_BT
     predicted_BT = F.pad(attention_mask[:, :-1], (1, 0), value=1).bool()
     return labels_BT.masked_fill(~predicted_BT, IGNORED)
-
-
-def _all_real(embeddings_BTD: Tensor) -> Tensor:
-    return torch.ones(embeddings_BTD.shape[:2], dtype=torch.long, device=embeddings_BTD.device)

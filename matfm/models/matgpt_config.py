@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from transformers import PreTrainedConfig
-
-from matfm.core.bundled import bundled_or_same
-from matfm.models.sizes import of_size
+from matfm.models.family_config import DecoderConfig
 
 
-class MatGPTConfig(PreTrainedConfig):
+class MatGPTConfig(DecoderConfig):
     """Architecture of MatGPT. Special tokens are those of matfm's tokenizers."""
 
     model_type = "matgpt"
-    keys_to_ignore_at_inference = ["past_key_values"]
 
-    vocab_size: int = 362
-    hidden_size: int = 256
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    intermediate_size: int = 512
     rotary_base: float = 10_000.0
-    rms_norm_eps: float = 1e-6
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
-    initializer_range: float = 0.02
-    pad_token_id: int | None = 0
-    bos_token_id: int | None = 2
-    eos_token_id: int | list[int] | None = 3
     tie_word_embeddings: bool = True
     """Whether the projection to the vocabulary is the token embedding."""
-    use_cache: bool = True
-    run: dict[str, Any] | None = None
-    """Resolved configuration of the run that made the weights."""
-
-    @classmethod
-    def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> MatGPTConfig:
-        """By bundled name, folder or Hub id."""
-        return super().from_pretrained(bundled_or_same(str(name)), *arguments, **options)
-
-    @classmethod
-    def of_size(cls, size: str, **overrides: Any) -> MatGPTConfig:
-        """tiny, small, base or large; weights start with a standard deviation of width ** -0.5."""
-        return cls(**{**of_size(size), **overrides})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 
 from matfm.core.attention import CrossAttention, SelfAttention
-from matfm.core.attention_context import AttentionContext, Memory
+from matfm.core.attention_context import AttentionContext, AttentionRun, Memory
 from matfm.core.feed_forward import GatedFeedForward
 from matfm.core.layout import PackedLayout, PaddedIndex
 from matfm.core.objectives import IGNORED, token_loss
@@ -20,7 +21,7 @@ from matfm.core.positions import RelativeBias
 from matfm.core.transformer import PreNormBlock, PreNormCrossBlock, TransformerStack
 from matfm.models.decoding import EncoderKeys, decoder_context
 from matfm.models.matt5_config import MatT5Config
-from matfm.models.pretrained import FamilyPreTrainedModel
+from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones
 
 # N packed tokens, B sequences, S source and T target length, D width, V vocabulary
 
@@ -85,21 +86,46 @@ class MatT5Encoder(nn.Module):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **_: Any,
     ) -> BaseModelOutput:
-        """The Hugging Face path: padded (B, S) batches; hidden states are zero at padding."""
+        """The Hugging Face path: padded (B, S) batches; hidden states and attention weights are zero at padding."""
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        if attention_mask is None:
-            attention_mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
-        index = PaddedIndex.from_mask(attention_mask)
-        states = self._encode(index.pack(embeddings), index.layout)
+        attention_mask = mask_or_ones(attention_mask, embeddings)
+        maps: list[Tensor] | None = [] if output_attentions else None
+        if maps is None:
+            index = PaddedIndex.from_mask(attention_mask)
+            packed = self._encode(index.pack(embeddings), index.layout)
+            states = [index.unpack(state) for state in (packed if output_hidden_states else packed[-1:])]
+        else:
+            padded = self.encode_padded(embeddings, attention_mask, maps)
+            states = [state * attention_mask[..., None] for state in padded]
         return BaseModelOutput(
-            last_hidden_state=index.unpack(states[-1]),
-            hidden_states=tuple(index.unpack(state) for state in states) if output_hidden_states else None,
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=None if maps is None else tuple(each * attention_mask[:, None, :, None] for each in maps),
         )
 
+    def encode_padded(self, hidden_BSD: Tensor, mask_BS: Tensor, maps: list[Tensor] | None = None) -> list[Tensor]:
+        """The slow twin, one dense block with a mask (1 = real token): for attention maps.
+
+        `maps` gets the attention weights (B, H, S, S) of every block.
+
+        Returns:
+            Hidden states (B, S, D); what they hold at padding means nothing.
+        """
+        count, length = mask_BS.shape
+        positions = torch.arange(length, device=hidden_BSD.device)
+        scores = self.relative_bias(positions, positions)[None].to(hidden_BSD.dtype)
+        # Not infinity, so that a row of padding alone has finite values too.
+        scores = scores.masked_fill(~mask_BS.bool()[:, None, None, :], torch.finfo(scores.dtype).min)
+        context = AttentionContext((AttentionRun(count, length, length, scores),), maps=maps)
+        return [state.view_as(hidden_BSD) for state in self._through(hidden_BSD.flatten(0, 1), context)]
+
     def _encode(self, hidden_ND: Tensor, layout: PackedLayout) -> list[Tensor]:
-        context = AttentionContext.packed(layout, hidden_ND, bias=self.relative_bias)
+        return self._through(hidden_ND, AttentionContext.packed(layout, hidden_ND, bias=self.relative_bias))
+
+    def _through(self, hidden_ND: Tensor, context: AttentionContext) -> list[Tensor]:
         states = self.stack(self.dropout(hidden_ND), context)
         return [*states[:-1], self.dropout(states[-1])]
 
@@ -137,13 +163,19 @@ class MatT5Decoder(nn.Module):
         memory_BSD: Tensor,
         memory_mask: Tensor | None,
         cache: EncoderDecoderCache | None,
+        maps: list[Tensor] | None = None,
+        memory_maps: list[Tensor] | None = None,
     ) -> list[Tensor]:
-        """Padded target tokens, of which earlier ones may lie in the cache, to all hidden states (B, T, D)."""
+        """Padded target tokens, of which earlier ones may lie in the cache, to all hidden states (B, T, D).
+
+        `maps` and `memory_maps` get the attention weights of every block, to targets and to the memory.
+        """
         encoder_keys = None if cache is None else EncoderKeys(cache)
         memory = Memory.padded(memory_BSD, memory_mask, embeddings_BTD.shape[1], encoder_keys)
+        memory = replace(memory, maps=memory_maps)
         earlier = None if cache is None else cache.self_attention_cache
         context = decoder_context(embeddings_BTD, attention_mask, earlier, bias=self.relative_bias, memory=memory)
-        states = self.stack(self.dropout(embeddings_BTD).flatten(0, 1), context)
+        states = self.stack(self.dropout(embeddings_BTD).flatten(0, 1), replace(context, maps=maps))
         return [state.view_as(embeddings_BTD) for state in (*states[:-1], self.dropout(states[-1]))]
 
 
@@ -175,24 +207,32 @@ class MatT5Model(MatT5PreTrainedModel):
         decoder_inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **_: Any,
     ) -> Seq2SeqModelOutput:
         """The Hugging Face path: padded sources (B, S), on either side, and targets (B, T)."""
+        with_states, with_maps = self._wanted(output_hidden_states, output_attentions)
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, output_hidden_states)
+            encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, with_states, with_maps)
         if use_cache and past_key_values is None:
             past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
         if decoder_inputs_embeds is None:
             decoder_inputs_embeds = self.encoder.embed_tokens(decoder_input_ids)
+        maps: list[Tensor] | None = [] if with_maps else None
+        cross_maps: list[Tensor] | None = [] if with_maps else None
+        memory = encoder_outputs[0]
         states = self.decoder(
-            decoder_inputs_embeds, decoder_attention_mask, encoder_outputs[0], attention_mask, past_key_values
+            decoder_inputs_embeds, decoder_attention_mask, memory, attention_mask, past_key_values, maps, cross_maps
         )
         return Seq2SeqModelOutput(
             last_hidden_state=states[-1],
             past_key_values=past_key_values,
-            decoder_hidden_states=tuple(states) if output_hidden_states else None,
-            encoder_last_hidden_state=encoder_outputs[0],
-            encoder_hidden_states=encoder_outputs.get("hidden_states") if output_hidden_states else None,
+            decoder_hidden_states=tuple(states) if with_states else None,
+            decoder_attentions=None if maps is None else tuple(maps),
+            cross_attentions=None if cross_maps is None else tuple(cross_maps),
+            encoder_last_hidden_state=memory,
+            encoder_hidden_states=encoder_outputs.get("hidden_states") if with_states else None,
+            encoder_attentions=encoder_outputs.get("attentions") if with_maps else None,
         )
 
     def layers_from_top(self, name: str) -> int:
@@ -241,14 +281,8 @@ class MatT5ForConditionalGeneration(MatT5PreTrainedModel, GenerationMixin):
         if labels is not None:
             total, weight = token_loss(logits, labels)
             loss = total / (weight if num_items_in_batch is None else num_items_in_batch)
-        return Seq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=output.past_key_values,
-            decoder_hidden_states=output.decoder_hidden_states,
-            encoder_last_hidden_state=output.encoder_last_hidden_state,
-            encoder_hidden_states=output.encoder_hidden_states,
-        )
+        states_and_maps = {name: value for name, value in output.items() if name != "last_hidden_state"}
+        return Seq2SeqLMOutput(loss=loss, logits=logits, **states_and_maps)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Labels moved one to the right, behind the start token (Hugging Face's collators call this)."""

@@ -14,6 +14,7 @@ import torch
 
 from matfm import (
     MatBERTConfig,
+    MatBERTForPermutationLM,
     MatBERTModel,
     MatGPTConfig,
     MatGPTForCausalLM,
@@ -26,7 +27,7 @@ from matfm.core.batching import EpochBatches, RaggedTokens
 from matfm.core.denoising import DenoisingConfig
 from matfm.core.optim import OptimizerConfig
 from matfm.core.span_corruption import SpanConfig
-from matfm.core.steps import causal_step, contrastive_step, denoising_step, noisy_view, span_step
+from matfm.core.steps import causal_step, contrastive_step, denoising_step, noisy_view, permutation_step, span_step
 from matfm.core.trainer import LoopConfig, fit, read_log
 
 GOLDEN = Path(__file__).parent / "objectives_30_steps.json"
@@ -43,8 +44,8 @@ def gpt():
     return MatGPTForCausalLM(MatGPTConfig.of_size("tiny", vocab_size=SIZE + 8))
 
 
-def bert():
-    return MatBERTModel(MatBERTConfig.of_size("tiny", vocab_size=SIZE + 8, position_embedding="rotary"))
+def bert(cls=MatBERTModel):
+    return cls(MatBERTConfig.of_size("tiny", vocab_size=SIZE + 8, position_embedding="rotary"))
 
 
 def t5():
@@ -56,6 +57,7 @@ OBJECTIVES = {
     "span": lambda: (t5(), span_step(ORDINARY, SENTINELS, START, END, SpanConfig())),
     "contrastive": lambda: (bert(), contrastive_step(0.1, noisy_view(ORDINARY, MASK, SEPARATOR, DenoisingConfig()))),
     "denoising": lambda: (t5(), denoising_step(ORDINARY, MASK, SEPARATOR, DenoisingConfig())),
+    "permutation": lambda: (bert(MatBERTForPermutationLM), permutation_step(ORDINARY)),
 }
 
 

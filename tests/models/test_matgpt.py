@@ -1,4 +1,4 @@
-"""MatGPT: packed equals padded, cached equals uncached, batched equals single; learning, saving, PEFT, Trainer."""
+"""MatGPT: packed equals padded, cached equals uncached, batched equals single; learning, saving, Trainer."""
 
 import pytest
 import torch
@@ -166,36 +166,6 @@ def test_hugging_face_trainer_trains_it(tmp_path):
     measured = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
     assert losses[0] < 1.2 * torch.tensor(float(len(tokenizer))).log()
     assert measured[-1] < 0.3 * losses[0]
-
-
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # PEFT asks by the old name
-@pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")
-def test_lora_and_prompt_tuning_train_and_generate(model, tokenizer, tmp_path):
-    peft = pytest.importorskip("peft")
-    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["qkv", "out", "gate_up", "down"])
-    prompt = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    batch = tokenizer(SMILES, padding=True, return_tensors="pt")
-    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    for name, config in (("lora", lora), ("prompt", prompt)):
-        plain = MatGPTForCausalLM(model.config)
-        plain.load_state_dict(model.state_dict())
-        tuned = peft.get_peft_model(plain, config).train()
-        optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=3e-2)
-        losses = []
-        for _ in range(8):
-            loss = tuned(**batch, labels=labels).loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        assert losses[-1] < 0.9 * losses[0], name
-        made = tuned.eval().generate(**prompted(tokenizer, PROMPTS), max_new_tokens=4, do_sample=False)
-        assert made.shape[0] == len(PROMPTS)
-        tuned.save_pretrained(tmp_path / name)
-        plain = MatGPTForCausalLM(model.config)
-        plain.load_state_dict(model.state_dict())
-        loaded = peft.PeftModel.from_pretrained(plain, tmp_path / name).eval()
-        torch.testing.assert_close(loaded(**batch).logits, tuned(**batch).logits)
 
 
 def test_unknown_sizes_are_named():

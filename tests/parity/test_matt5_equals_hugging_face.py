@@ -81,3 +81,57 @@ def test_values_loss_and_gradients_agree_on_a_padded_batch(tied, use_cache):
     for part, originals in pairs:
         expected = torch.cat([original.weight.grad for original in originals])
         torch.testing.assert_close(part.weight.grad, expected, rtol=1e-5, atol=1e-5)
+
+
+PARTS = (
+    "encoder_hidden_states",
+    "encoder_attentions",
+    "decoder_hidden_states",
+    "decoder_attentions",
+    "cross_attentions",
+)
+
+
+def test_hidden_states_and_attention_maps_agree_on_real_tokens():
+    ours, reference, _ = copied(False)
+    reference.set_attn_implementation("eager")
+    mask = torch.tensor([[1] * 5 + [0] * 15, [1] * 20, [0] * 9 + [1] * 11])
+    ids = torch.randint(5, VOCABULARY, mask.shape) * mask
+    targets = torch.tensor([[1] * 17, [1] * 17, [1] * 6 + [0] * 11])
+    target_ids = torch.randint(5, VOCABULARY, targets.shape) * targets
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    one, other = (
+        model.eval()(ids, mask, decoder_input_ids=target_ids, decoder_attention_mask=targets, **asked)
+        for model in (ours, reference)
+    )
+    for part in PARTS:
+        real = (mask if part.startswith("encoder") else targets).bool()
+        assert len(one[part]) == len(other[part]) == LAYERS + ("states" in part)
+        for mine, theirs in zip(one[part], other[part], strict=True):
+            assert mine.shape == theirs.shape
+            pair = (each.transpose(1, 2) if "attentions" in part else each for each in (mine, theirs))
+            torch.testing.assert_close(*(each[real] for each in pair), rtol=1e-5, atol=1e-5)
+    plain = ours(ids, mask, decoder_input_ids=target_ids, decoder_attention_mask=targets)
+    torch.testing.assert_close(plain.logits[targets.bool()], one.logits[targets.bool()])
+    assert not any(part in plain for part in PARTS)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generation_returns_the_same_hidden_states_and_maps(beams):
+    ours, reference, _ = copied(False)
+    reference.set_attn_implementation("eager")
+    mask = torch.tensor([[1] * 5 + [0] * 3, [1] * 8])
+    ids = torch.randint(5, VOCABULARY, mask.shape) * mask
+    asked = {
+        "return_dict_in_generate": True, "output_hidden_states": True, "output_attentions": True, "do_sample": False,
+        "max_new_tokens": 4, "eos_token_id": 1, "num_beams": beams,
+    }  # fmt: skip
+    one, other = (model.eval().generate(ids, attention_mask=mask, **asked) for model in (ours, reference))
+    assert torch.equal(one.sequences, other.sequences)
+    for part in PARTS:
+        nested = part.startswith("encoder")
+        for mine, theirs in zip(*((made[part],) if nested else made[part] for made in (one, other)), strict=True):
+            for layer, their_layer in zip(mine, theirs, strict=True):
+                if not nested:
+                    torch.testing.assert_close(layer, their_layer, rtol=1e-5, atol=1e-5)
+                assert layer.shape == their_layer.shape

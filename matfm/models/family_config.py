@@ -1,0 +1,45 @@
+"""What the architectures of all families share."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from transformers import PreTrainedConfig
+
+from matfm.core.bundled import bundled_or_same
+from matfm.models.sizes import of_size
+
+
+class FamilyConfig(PreTrainedConfig):
+    """Widths, depth and initial weights; loading by name; the size dial."""
+
+    hidden_size: int = 256
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int = 512
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 0
+    run: dict[str, Any] | None = None
+    """Resolved configuration of the run that made the weights."""
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> Self:
+        """By bundled name, folder or Hub id."""
+        return super().from_pretrained(bundled_or_same(str(name)), *arguments, **options)
+
+    @classmethod
+    def of_size(cls, size: str, **overrides: Any) -> Self:
+        """tiny, small, base or large; weights start with a standard deviation of width ** -0.5."""
+        return cls(**{**of_size(size), **overrides})
+
+
+class DecoderConfig(FamilyConfig):
+    """Of models that generate. Special tokens are those of matfm's tokenizers."""
+
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    vocab_size: int = 362
+    rms_norm_eps: float = 1e-6
+    bos_token_id: int | None = 2
+    eos_token_id: int | list[int] | None = 3
+    use_cache: bool = True
