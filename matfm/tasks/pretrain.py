@@ -22,8 +22,9 @@ from matfm.tasks.pretraining_config import CorpusConfig, ModelConfig, PretrainCo
 from matfm.tasks.pretraining_data import Corpus, load_corpus
 from matfm.tasks.pretraining_evaluation import held_out_evaluation
 from matfm.tasks.pretraining_models import new_model
-from matfm.tasks.pretraining_objectives import Setting, SpanObjective, objective_step
+from matfm.tasks.pretraining_objectives import SpanObjective, objective_step
 from matfm.tasks.pretraining_rows import Part
+from matfm.tasks.pretraining_shared import Setting
 from matfm.tasks.pretraining_vocabulary import PretrainingVocabulary, vocabulary_of
 from matfm.tasks.readings import readings_to_check
 from matfm.tasks.recipes import load_recipe

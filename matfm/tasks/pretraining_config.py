@@ -12,16 +12,11 @@ from matfm.core.loop_config import LoopOptions
 from matfm.core.optim import OptimizerConfig
 from matfm.errors import MatfmError
 from matfm.tasks.encoding import KINDS
-from matfm.tasks.pretraining_objectives import (
-    ContrastiveObjective,
-    Objective,
-    SpanObjective,
-    check_objectives,
-)
+from matfm.tasks.pretraining_contrastive import ContrastiveObjective
+from matfm.tasks.pretraining_objectives import SpanObjective, check_objectives
+from matfm.tasks.pretraining_shared import Objective
 
 FAMILIES = ("matbert", "matgpt", "matt5")
-ALL_DESCRIPTORS = "rdkit"
-"""Stands for RDKit's whole list."""
 _INPUTS = {"composition": "formula", "smiles": "smiles", "selfies": "selfies"}
 
 

@@ -12,8 +12,9 @@ from torch import nn
 
 from matfm.core.step import Evaluation, StepFunction
 from matfm.models.inference import predict_properties
-from matfm.tasks.pretraining_objectives import Objective, Setting, objective_step
+from matfm.tasks.pretraining_objectives import objective_step
 from matfm.tasks.pretraining_rows import Part
+from matfm.tasks.pretraining_shared import Objective, Setting
 
 if TYPE_CHECKING:
     from matfm.tasks.pretraining_config import PretrainConfig
