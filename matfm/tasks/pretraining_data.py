@@ -88,6 +88,7 @@ def load_corpus(config: PretrainConfig, out: Path) -> Corpus:
         held_out = f"too few to hold out {config.data.held_out:.0%}"
         raise MatfmError(f"{path} has {len(read.encoded.rows)} readable rows, {held_out}")
     properties = tuple(column_property(path, target) for target in config.data.targets)
+    _check_labels(read.encoded.tokens.targets_RK, held_out_R, config.data.targets, path)
     if read.descriptors_RD is not None:
         winsor = Winsor.fit(read.descriptors_RD[~held_out_R])
         if len(winsor.kept) == 0:
@@ -108,6 +109,16 @@ def load_corpus(config: PretrainConfig, out: Path) -> Corpus:
         rows_held_out=int(held_out_R.sum()),
         notes=read.notes,
     )
+
+
+def _check_labels(targets_RK: np.ndarray, held_out_R: np.ndarray, names: tuple[str, ...], path: str) -> None:
+    """Raise MatfmError for a target that no training row has, or if no held-out row has any."""
+    labelled_RK = ~np.isnan(targets_RK)
+    for name, labels in zip(names, labelled_RK[~held_out_R].sum(axis=0), strict=True):
+        if labels == 0:
+            raise MatfmError(f"{path}: no training row has a number in column {name!r}; leave it out of data.targets")
+    if names and not labelled_RK[held_out_R].any():
+        raise MatfmError(f"{path}: no row that is held out has a label; raise data.held_out ({held_out_R.mean():.1%})")
 
 
 def _completed(read: _Read, seed: int) -> Part:

@@ -44,12 +44,12 @@ def held_out_evaluation(config: PretrainConfig, held_out: Part, setting: Setting
         score = math.nan
         if weights.keys() & _FROM_PREDICTIONS:
             mae_K = _mean_absolute_errors(model, held_out, device)
-            table_K = mae_K[: len(names)]
+            labelled = {name: float(mae) for name, mae in zip(names, mae_K, strict=False) if not math.isnan(mae)}
+            found.update({f"mae_{name}": mae for name, mae in labelled.items()})
             if "descriptors" in weights:
                 losses["descriptors"] = found["descriptors_mae"] = _in_deviations(model, mae_K, len(names))
-            found.update({f"mae_{name}": float(mae) for name, mae in zip(names, table_K, strict=True)})
             if names:
-                score = float(np.mean(table_K / np.nanstd(held_out.tokens.targets_RK[:, : len(names)], axis=0)))
+                score = _mean_in_spreads(mae_K[: len(names)], held_out.tokens.targets_RK[:, : len(names)])
         if not names:
             score = sum(weights[name] * loss for name, loss in losses.items())
         return {"score": score, **found}
@@ -84,8 +84,20 @@ def _term_means(
 
 
 def _mean_absolute_errors(model: nn.Module, held_out: Part, device: torch.device) -> np.ndarray:
-    errors_RK = np.abs(predict_properties(model, held_out.tokens, device) - held_out.tokens.targets_RK)
-    return np.nanmean(errors_RK, axis=0)
+    """Of every column; NaN where no held-out row has a label."""
+    targets_RK = held_out.tokens.targets_RK
+    errors_RK = np.abs(predict_properties(model, held_out.tokens, device) - targets_RK)
+    labelled_K = ~np.isnan(targets_RK).all(axis=0)
+    mae_K = np.full(targets_RK.shape[1], np.nan, errors_RK.dtype)
+    mae_K[labelled_K] = np.nanmean(errors_RK[:, labelled_K], axis=0)
+    return mae_K
+
+
+def _mean_in_spreads(mae_K: np.ndarray, targets_RK: np.ndarray) -> float:
+    """Mean error in standard deviations of held-out labels; equal labels have none: their error counts as it is."""
+    labelled_K = ~np.isnan(mae_K)
+    spread_K = np.nanstd(targets_RK[:, labelled_K], axis=0)
+    return float(np.mean(mae_K[labelled_K] / np.where(spread_K > 0, spread_K, 1)))
 
 
 def _in_deviations(model: Any, mae_K: np.ndarray, columns: int) -> float:

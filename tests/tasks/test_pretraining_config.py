@@ -47,7 +47,9 @@ def test_sections_of_objectives_have_their_own_keys():
     assert (contrastive.temperature, contrastive.noise.masked, masked.weight) == (0.2, 0.3, 1.0)
     with pytest.raises(MatfmError, match=r"unknown key objective\[0\].temperature"):
         read(data=molecules(), objective=[{"name": "masked", "temperature": 0.2}])
-    assert read("objective=[{name='causal'}]", data=molecules(), model={"family": "matgpt"}).objective[0].name == "causal"
+    assert (
+        read("objective=[{name='causal'}]", data=molecules(), model={"family": "matgpt"}).objective[0].name == "causal"
+    )
 
 
 def test_defaults_follow_the_kind_and_the_family():
@@ -100,7 +102,16 @@ def test_contradictions_are_refused_before_anything_is_read(values, message):
 
 def test_every_term_says_who_learns_it():
     assert all(term.families for term in TERMS.values())
-    assert set(TERMS) >= {"masked", "property", "descriptors", "fingerprint", "contrastive", "causal", "span", "denoising"}
+    assert set(TERMS) >= {
+        "masked",
+        "property",
+        "descriptors",
+        "fingerprint",
+        "contrastive",
+        "causal",
+        "span",
+        "denoising",
+    }
 
 
 @pytest.fixture
