@@ -22,7 +22,7 @@ from matfm.core.bundled import WEIGHTS
 from matfm.core.config import from_mapping, load_toml
 from matfm.core.trainer import LoopConfig, fit
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.pretrain import PretrainConfig, load_corpus, new_model, pretraining_step
+from matfm.tasks.pretrain import PretrainConfig, load_corpus, new_model, new_vocabulary, pretraining_step
 
 RESULTS = Path(__file__).parent / "results" / "pretraining.jsonl"
 MATMUL_SIZE = 2048
@@ -61,10 +61,10 @@ def main() -> None:
     if arguments.table:
         config = replace(config, data=replace(config.data, recipe="", table=arguments.table))
     with tempfile.TemporaryDirectory() as folder:
-        corpus = load_corpus(config.data, Path(folder))
-        model = new_model(config, corpus)
+        corpus = load_corpus(config, Path(folder))
+        model = new_model(config, corpus, new_vocabulary(config).size)
         parameters = sum(p.numel() for p in model.matbert.encoder.parameters())
-        batches = EpochBatches(corpus.train, config.train.tokens_per_batch, config.seed)
+        batches = EpochBatches(corpus.train.tokens, config.train.tokens_per_batch, config.seed)
         measured = Interleaved(batches, arguments.steps, device)
         loop = LoopConfig(steps=arguments.rounds * arguments.steps + 1, checkpoint_every=10**9)
         fit(

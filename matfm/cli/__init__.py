@@ -48,7 +48,7 @@ def quickstart(
 
 @app.command()
 def pretrain(config: str, out: Out, settings: Settings = [], resume: Resume = False) -> None:  # noqa: B006 (Typer copies)
-    """Pretrain an encoder as CONFIG.toml says."""
+    """Pretrain MatBERT, MatGPT or MatT5 on compositions, SMILES or SELFIES as CONFIG.toml says (docs/training.md)."""
     from matfm.core.config import apply_overrides, from_mapping, load_toml
     from matfm.tasks import pretrain as task
 

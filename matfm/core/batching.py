@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ class TokenBatch:
     targets_BK: Tensor
     """NaN where a label is missing."""
     rows_B: Tensor
-    """Index of each sequence in the data set."""
+    """Index of each sequence in the data set (see `RaggedTokens.numbers_R`)."""
 
     def to(self, device: torch.device) -> TokenBatch:
         """The same batch on a device (the layout stays on the host)."""
@@ -39,13 +40,24 @@ class TokenBatch:
 
 
 class RaggedTokens:
-    """Sequences of token ids and amounts in two flat arrays, with a table of targets beside."""
+    """Sequences of token ids and amounts in two flat arrays, with a table of targets beside.
 
-    def __init__(self, ids_N: np.ndarray, amounts_N: np.ndarray, offsets: np.ndarray, targets_RK: np.ndarray) -> None:
+    `numbers_R` are the numbers by which batches name the rows; None for 0, 1, …
+    """
+
+    def __init__(
+        self,
+        ids_N: np.ndarray,
+        amounts_N: np.ndarray,
+        offsets: np.ndarray,
+        targets_RK: np.ndarray,
+        numbers_R: np.ndarray | None = None,
+    ) -> None:
         self.ids_N = ids_N
         self.amounts_N = amounts_N
         self.offsets = offsets
         self.targets_RK = targets_RK
+        self.numbers_R = numbers_R
 
     @cached_property
     def lengths_R(self) -> np.ndarray:  # noqa: N802 - the shape is part of the name
@@ -69,12 +81,16 @@ class RaggedTokens:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def of_epoch(self, _: int) -> RaggedTokens:
+        """What an epoch sees: always the same."""
+        return self
+
     def lengths_of(self, rows: np.ndarray) -> np.ndarray:
         """Tokens of the given rows; reads their offsets only."""
         return self.offsets[rows + 1] - self.offsets[rows]
 
     def take(self, rows: np.ndarray) -> RaggedTokens:
-        """The given rows, in that order."""
+        """The given rows, in that order, numbered anew."""
         index, offsets = self._token_index(rows)
         return RaggedTokens(self.ids_N[index], self.amounts_N[index], offsets, self.targets_RK[rows])
 
@@ -87,7 +103,7 @@ class RaggedTokens:
             torch.from_numpy(self.amounts_N[index]),
             PackedLayout.from_lengths(np.diff(offsets).tolist()),
             torch.from_numpy(self.targets_RK[rows]),
-            torch.from_numpy(rows),
+            torch.from_numpy(rows if self.numbers_R is None else self.numbers_R[rows]),
         )
 
     def _token_index(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +138,18 @@ def _changes(values: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.diff(values)) + 1
 
 
+class EpochTokens(Protocol):
+    """Rows that may be written in another way in every epoch."""
+
+    def __len__(self) -> int:
+        """Number of rows, the same in every epoch."""
+        ...
+
+    def of_epoch(self, epoch: int) -> RaggedTokens:
+        """The rows as an epoch sees them; depends on the epoch only."""
+        ...
+
+
 class EpochBatches:
     """Endless shuffled batches. Batch `i` of epoch `e` depends only on (seed, e, i), so any position can be resumed.
 
@@ -129,10 +157,10 @@ class EpochBatches:
     different lengths in a batch small where lengths vary widely; 1 leaves batches fully random.
     """
 
-    def __init__(self, data: RaggedTokens, tokens: int, seed: int, length_pool: int = 1) -> None:
-        if len(data) == 0:
+    def __init__(self, source: EpochTokens, tokens: int, seed: int, length_pool: int = 1) -> None:
+        if len(source) == 0:
             raise ValueError("there is no row to make batches of")
-        self.data = data
+        self.source = source
         self.tokens = tokens
         self.seed = seed
         self.length_pool = length_pool
@@ -164,6 +192,7 @@ class EpochBatches:
         self._plan = self._plan_epoch(self.epoch)
 
     def _plan_epoch(self, epoch: int) -> list[np.ndarray]:
+        self.data = self.source.of_epoch(epoch)
         generator = np.random.default_rng([self.seed, epoch])
         order = generator.permutation(len(self.data))
         if self.length_pool == 1:

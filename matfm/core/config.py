@@ -47,7 +47,10 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
 
 
 def from_mapping(cls: type[Config], values: dict[str, Any], where: str) -> Config:
-    """Build a (nested) dataclass. Unknown keys, missing keys and wrong types raise MatfmError naming them."""
+    """Build a (nested) dataclass. Unknown keys, missing keys and wrong types raise MatfmError naming them.
+
+    A dataclass with a class method `class_of(values)` stands for several, of which that method names one.
+    """
     return _build(cls, values, where, "")
 
 
@@ -59,6 +62,8 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def _build(cls: Any, values: Any, where: str, prefix: str) -> Any:
     if not isinstance(values, dict):
         raise MatfmError(f"{where}: {prefix.rstrip('.')} must be a section, not {values!r}")
+    if choose := getattr(cls, "class_of", None):
+        cls = choose(values)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     for key in values:
@@ -79,8 +84,10 @@ def _build(cls: Any, values: Any, where: str, prefix: str) -> Any:
 def _coerce(hint: Any, value: Any, where: str, key: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        inner = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None else _coerce(inner, value, where, key)
+        inner = [argument for argument in arguments if argument is not type(None)]
+        lists = [argument for argument in inner if typing.get_origin(argument) is tuple]
+        chosen = lists if lists and isinstance(value, (list, tuple)) else inner
+        return None if value is None else _coerce(chosen[0], value, where, key)
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where, key + ".")
     if origin is tuple:

@@ -38,12 +38,12 @@ class RandomOrder:
         left_X: np.ndarray = values_X // self._side
         right_X: np.ndarray = values_X % self._side
         for key in self._keys:
-            left_X, right_X = right_X, (left_X + _mixed(right_X ^ key) % self._side) % self._side
+            left_X, right_X = right_X, (left_X + mixed_bits(right_X ^ key) % self._side) % self._side
         return left_X * self._side + right_X
 
 
-def _mixed(values_X: np.ndarray) -> np.ndarray:
-    """Every bit of the result depends on every bit of the value (finaliser of SplitMix64, Steele et al. 2014)."""
+def mixed_bits(values_X: np.ndarray) -> np.ndarray:
+    """A bijection of uint64: every bit of the result depends on every bit of the value (Steele et al. 2014)."""
     values_X = (values_X ^ (values_X >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values_X = (values_X ^ (values_X >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values_X ^ (values_X >> np.uint64(31))

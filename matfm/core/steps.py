@@ -82,14 +82,25 @@ def span_step(
 
 
 def denoising_step(
-    ordinary_V: Tensor, mask: int, separator: int, config: DenoisingConfig, label_smoothing: float = 0.0
+    ordinary_V: Tensor,
+    mask: int,
+    separator: int,
+    config: DenoisingConfig,
+    label_smoothing: float = 0.0,
+    start: int | None = None,
 ) -> StepFunction:
-    """The whole sequence from a corrupted one (BART); per predicted token. Sequences begin with a start token."""
+    """The whole sequence from a corrupted one (BART); per predicted token. Sequences begin with a start token.
+
+    With `start` the decoder's input begins with that token in place of the sequence's own.
+    """
 
     def step(model: EncoderDecoderModel, batch: TokenBatch, rng: torch.Generator) -> StepOutput:
         ordinary_N = ordinary_V[batch.ids_N.cpu()]
         noisy = add_noise(batch.ids_N, batch.layout, ordinary_N, mask, separator, config, rng)
-        logits_MV = model.logits_packed(noisy.ids_N, noisy.layout, batch.ids_N, batch.layout)
+        target_ids_N = batch.ids_N
+        if start is not None:
+            target_ids_N = target_ids_N.index_fill(0, batch.layout.first_tokens(target_ids_N.device), start)
+        logits_MV = model.logits_packed(noisy.ids_N, noisy.layout, target_ids_N, batch.layout)
         return StepOutput(*causal_lm_loss(logits_MV, batch.ids_N, batch.layout, label_smoothing))
 
     return step

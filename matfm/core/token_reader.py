@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Callable
 
 import numpy as np
 
 from matfm.core.batching import RaggedTokens, TokenBatch, groups_of_similar_length
 from matfm.core.random_order import RandomOrder
 from matfm.errors import MatfmError
+
+Keep = Callable[[np.ndarray], np.ndarray]
+"""Rows to whether they are read, for rows that depend on nothing but the file."""
 
 # R sequences, W sequences of a pool
 
@@ -30,7 +34,15 @@ class TokenReader:
     """
 
     def __init__(
-        self, data: RaggedTokens, tokens: int, seed: int, *, length_pool: int = 64, rank: int = 0, world: int = 1
+        self,
+        data: RaggedTokens,
+        tokens: int,
+        seed: int,
+        *,
+        length_pool: int = 64,
+        rank: int = 0,
+        world: int = 1,
+        keep: Keep | None = None,
     ) -> None:
         """Start at the first batch of epoch 0.
 
@@ -41,6 +53,7 @@ class TokenReader:
             length_pool: batches' worth of sequences that are sorted by length together.
             rank: which of the processes this is, 0 to world - 1.
             world: number of processes.
+            keep: which rows are read (at least one must be); None for all.
 
         Raises:
             MatfmError: the token file has fewer sequences than there are processes.
@@ -53,6 +66,7 @@ class TokenReader:
         self.tokens = tokens
         self.seed = seed
         self.rank, self.world = rank, world
+        self.keep = keep
         self.total_tokens = int(data.offsets[-1])
         self.pools = min(len(data), max(1, round(self.total_tokens / (tokens * length_pool))))
         self._advise("MADV_RANDOM")
@@ -60,12 +74,12 @@ class TokenReader:
 
     @property
     def batches_per_epoch(self) -> int:
-        """About: how the pools are cut is known only when they are reached."""
+        """About: how the pools are cut is known only when they are reached, and so are the rows that are kept."""
         return math.ceil(self.total_tokens / self.tokens)
 
     def next(self) -> TokenBatch:
         """This process's part of the next global batch; moves the position."""
-        if self.index == len(self._plan):
+        while self.index == len(self._plan):
             pool = self.pool + 1
             self._go_to(self.epoch + pool // self.pools, pool % self.pools, 0)
         rows = self._plan[self.index]
@@ -98,8 +112,10 @@ class TokenReader:
         """The global batches of a pool, as rows."""
         start, stop = (len(self.data) * p // self.pools for p in (pool, pool + 1))
         rows_W = RandomOrder(len(self.data), self.seed, epoch)(np.arange(start, stop))
+        if self.keep is not None:
+            rows_W = rows_W[self.keep(rows_W)]
         plan = [rows_W[group] for group in groups_of_similar_length(self.data.lengths_of(rows_W), self.tokens)]
-        if self.world > 1 and (smallest := min(map(len, plan))) < self.world:
+        if self.world > 1 and (smallest := min(map(len, plan), default=self.world)) < self.world:
             raise MatfmError(
                 f"a batch of {self.tokens} tokens holds {smallest} of these sequences, too few for {self.world} "
                 "processes; give more tokens per batch"

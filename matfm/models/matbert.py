@@ -34,7 +34,7 @@ class MatBERTPreTrainedModel(FamilyPreTrainedModel):
     base_model_prefix = "matbert"
     # The losses are means of a batch; else Hugging Face's Trainer would not divide by the accumulated batches.
     accepts_loss_kwargs = False
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^property_head\.", r"^embed_query\."]
+    _keys_to_ignore_on_load_unexpected = [rf"^{part}\." for part in ("lm_head", "property_head", "embed_query", "fingerprint_head")]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -249,7 +249,7 @@ class MatBERTForProperty(PropertyPrediction, MatBERTPreTrainedModel):
 
 
 class MatBERTForPretraining(PropertyPrediction, MatBERTPreTrainedModel):
-    """Encoder with both heads, trained together; its file serves the masked-LM and the property class."""
+    """Encoder with its heads, trained together; its file serves the masked-LM and the property class."""
 
     _tied_weights_keys = {"lm_head.decoder.weight": "matbert.embed_tokens.weight"}
 
@@ -258,6 +258,8 @@ class MatBERTForPretraining(PropertyPrediction, MatBERTPreTrainedModel):
         self.matbert = MatBERTModel(config)
         self.property_head = PropertyHead(config.hidden_size, config.head_outputs, config.hidden_dropout_prob)
         self.lm_head = MaskedTokenHead(config.hidden_size, config.vocab_size, config.layer_norm_eps)
+        if config.fingerprint_bits:
+            self.fingerprint_head = nn.Linear(config.hidden_size, config.fingerprint_bits)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:

@@ -35,6 +35,8 @@ class MatBERTConfig(FamilyConfig):
     property_loss: str = "l1"
     class_names: list[str] | None = None
     """Names of the classes of a classifier; None for regression."""
+    fingerprint_bits: int = 0
+    """Bits of the fingerprint that was learned in pretraining; 0 for none."""
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -35,49 +35,86 @@ def write_pretraining_card(
     run: Path, config: PretrainConfig, summary: dict[str, Any], recipe: Recipe | None = None
 ) -> None:
     """`card.md` of pretrained weights."""
-    units = summary["units"]
-    errors = {name.removeprefix("mae_"): value for name, value in summary["valid"].items() if name != "score"}
+    things = _THINGS[config.data.kind]
     source = f"{recipe.title} (recipe `{recipe.name}` {recipe.version})" if recipe else config.data.table
     lines = [
         f"# {config.name}",
         "",
         (
-            f"MatBERT encoder of size `{config.model.size}` ({summary['parameters']:,} parameters) for chemical "
-            "compositions, pretrained on several computed properties at once and on masked elements."
+            f"{_FAMILIES[config.model.family]} of size `{config.model.size}` ({summary['parameters']:,} parameters) "
+            f"for {things}, pretrained with the objective(s) {_with_weights(config)}."
         ),
         "",
         "## Data",
-        f"- {source}",
+        f"- {source or config.data.tokens}",
         *([f"- Licence: {recipe.license}", *(f"- {cited}" for cited in recipe.citation)] if recipe else []),
         (
-            f"- {summary['rows_used'] - summary['rows_held_out']:,} compositions trained on, "
-            f"{summary['rows_held_out']:,} held out by a hash of the composition; "
-            f"{summary['rows_rejected']} cells rejected"
+            f"- {summary['rows_used'] - summary['rows_held_out']:,} rows trained on, {summary['rows_held_out']:,} held "
+            f"out by a hash; {summary['rows_rejected']} cells rejected"
         ),
-        f"- Labels: {', '.join(f'{name} ({unit})' for name, unit in units.items())}",
+        *_learned_lines(config, summary),
         "",
-        "## Held-out mean absolute errors",
-        "| property | error | unit |",
+        "## Held-out rows",
+        "| metric | value | unit |",
         "|---|---|---|",
-        *(f"| {name} | {errors[name]:.4f} | {unit} |" for name, unit in units.items()),
+        *(f"| {name} | {value:.4f} | {_unit(name, summary['units'])} |" for name, value in summary["valid"].items()),
         "",
         "## Training",
         f"- Command: `{command_line()}`",
         (
-            f"- Seed {config.seed}, {summary['steps']} steps, {config.train.epochs:g} passes, "
-            f"{summary['seconds'] / 60:.0f} minutes on {platform.machine()}"
+            f"- Seed {config.seed}, {summary['steps']} steps, {summary['seconds'] / 60:.0f} minutes on "
+            f"{platform.machine()}, {summary['tokens_per_s']:,} tokens/s"
         ),
         f"- Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}",
         "",
         "## Use and limits",
-        (
-            "Meant as a starting point for fine-tuning on compositions, and for predicting the listed properties "
-            "at the level of the computed data. It sees composition only: polymorphs get one value. Elements that "
-            "the data lacks are untrained."
-        ),
+        _USE[config.model.family].format(things=things),
+        _LIMITS[config.data.kind],
         "",
     ]
     write_text(run / "card.md", "\n".join(lines))
+
+
+_FAMILIES = {"matbert": "MatBERT encoder", "matgpt": "MatGPT decoder", "matt5": "MatT5 encoder-decoder"}
+_THINGS = {"composition": "chemical compositions", "smiles": "molecules as SMILES", "selfies": "molecules as SELFIES"}
+_USE = {
+    "matbert": (
+        "Meant as a starting point for fine-tuning on {things}, and for predicting the properties it was trained on, "
+        "if any, at the level of its data."
+    ),
+    "matgpt": "Meant for generating {things} like those it was trained on; check these with `matfm data validity`.",
+    "matt5": "Meant for filling in parts of {things} and as a starting point for sequence-to-sequence training.",
+}
+_LIMITS = {
+    "composition": ("It sees composition only: polymorphs get one value. Elements that the data lacks are untrained."),
+    "smiles": "It sees the molecular graph, not the conformation. Tokens that the data lacks are untrained.",
+    "selfies": "It sees the molecular graph, not the conformation. Symbols that the data lacks are untrained.",
+}
+
+
+def _with_weights(config: PretrainConfig) -> str:
+    return ", ".join(f"{objective.name} (weight {objective.weight:g})" for objective in config.objectives)
+
+
+def _learned_lines(config: PretrainConfig, summary: dict[str, Any]) -> list[str]:
+    """Labels, computed targets and spellings that the model learned from."""
+    units = summary["units"]
+    lines = [f"- Labels: {', '.join(f'{name} ({unit})' for name, unit in units.items())}"] if units else []
+    if "descriptors" in summary:
+        lines.append(f"- {summary['descriptors']} descriptors computed with RDKit")
+    if config.data.fingerprint_bits:
+        lines.append(f"- Morgan fingerprints of radius 2, {config.data.fingerprint_bits} bits")
+    if config.data.enumerations:
+        lines.append(f"- {config.data.enumerations} random SMILES of each molecule beside the canonical one")
+    return lines
+
+
+def _unit(metric: str, units: dict[str, str]) -> str:
+    if metric.endswith("_nats"):
+        return "nats"
+    if metric in ("score", "descriptors_mae"):
+        return "standard deviations" if units or metric == "descriptors_mae" else ""
+    return units.get(metric.removeprefix("mae_"), "")
 
 
 def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, Any]) -> None:

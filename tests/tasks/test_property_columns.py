@@ -51,7 +51,8 @@ def test_the_pretraining_head_has_the_bounds_of_the_columns_unit(table, tmp_path
     config = pretrain.PretrainConfig(
         pretrain.CorpusConfig(table=path, targets=names, held_out=0.2), model=pretrain.ModelConfig(size="tiny")
     )
-    model = pretrain.new_model(config, pretrain.load_corpus(config.data, tmp_path))
+    corpus = pretrain.load_corpus(config, tmp_path)
+    model = pretrain.new_model(config, corpus, pretrain.new_vocabulary(config).size)
     assert model.config.property_units == ["meV/atom", "log10(GPa)", "eV", ""]
     assert model.property_head.lower.tolist() == [0, -math.inf, 0, 1]
 

@@ -1,0 +1,292 @@
+"""What a configuration of `matfm pretrain` may say, and which contradictions it must not have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from matfm.chem.composition_schemes import SCHEMES
+from matfm.chem.formula_text import ORDERS
+from matfm.chem.masking import MOLECULE_SCHEMES, MaskingConfig
+from matfm.chem.molecule_units import UNIT_KINDS
+from matfm.core.loop_config import LoopOptions
+from matfm.core.optim import OptimizerConfig
+from matfm.errors import MatfmError
+from matfm.tasks.encoding import KINDS
+from matfm.tasks.pretraining_contrastive import ContrastiveObjective
+from matfm.tasks.pretraining_objectives import SpanObjective, check_objectives
+from matfm.tasks.pretraining_shared import Objective
+
+FAMILIES = ("matbert", "matgpt", "matt5")
+_INPUTS = {"composition": "formula", "smiles": "smiles", "selfies": "selfies"}
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """What is learned from: one of recipe, table and tokens."""
+
+    targets: tuple[str, ...] = ()
+    """Numeric columns to predict; a row may miss some."""
+    recipe: str = ""
+    """Shipped recipe or path of one; built into the run directory's `data` folder if need be."""
+    table: str = ""
+    """A table of the user's, in memory."""
+    tokens: str = ""
+    """Folder written by `matfm data encode`: any size, read as it is needed."""
+    kind: str = "composition"
+    """composition, smiles or selfies."""
+    input: str = ""
+    """Column with the formula, SMILES or SELFIES; empty for formula, smiles or selfies, by the kind."""
+    from_smiles: bool = False
+    """Whether that column holds SMILES, to be written as SELFIES (kind selfies)."""
+    vocabulary: str = ""
+    """Vocabulary file of `matfm data vocab`; empty for the shipped one. Compositions have the periodic table."""
+    scheme: str = ""
+    """How compositions are written: fraction, repeat or count; empty for fraction (MatBERT) or count (the others)."""
+    order: str = "electronegativity"
+    """Order of the elements in the schemes repeat and count: written, hill, electronegativity or alphabetical."""
+    max_length: int = 0
+    """Most tokens of a string, special ones included; longer ones lose their end. 0 is no limit."""
+    held_out: float = 0.03
+    """Share of molecules or compositions never trained on, chosen by a hash (of a token file: of the tokens)."""
+    held_out_rows: int = 20_000
+    """Most rows of a token file that are evaluated; all rows held out stay out of training."""
+    enumerations: int = 0
+    """Random SMILES written for every molecule, beside the canonical one; each epoch sees one of them."""
+    descriptors: str | tuple[str, ...] = ()
+    """rdkit, or names of RDKit descriptors, computed and learned by the objective `descriptors`."""
+    fingerprint_bits: int = 0
+    """Bits of a Morgan fingerprint (radius 2) for the objective `fingerprint`, a multiple of 8; 0 is off."""
+    workers: int = 0
+    """Processes that read molecules and compute their targets; 0 for one per core."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("recipe", "table", "tokens") if getattr(self, name)]
+        if len(given) != 1:
+            raise MatfmError(f"data.recipe, data.table and data.tokens: give exactly one of them, not {len(given)}")
+        for name, choices in (("kind", KINDS), ("scheme", ("", *SCHEMES)), ("order", ORDERS)):
+            if getattr(self, name) not in choices:
+                shown = ", ".join(filter(None, choices))
+                raise MatfmError(f"data.{name} is {getattr(self, name)!r}; choose one of {shown}")
+        if not 0 < self.held_out < 1:
+            raise MatfmError(f"data.held_out is {self.held_out}; it is a share between 0 and 1")
+        for name in ("max_length", "enumerations", "fingerprint_bits", "workers"):
+            if getattr(self, name) < 0:
+                raise MatfmError(f"data.{name} is {getattr(self, name)}; it must not be negative")
+        if self.held_out_rows < 1:
+            raise MatfmError(f"data.held_out_rows is {self.held_out_rows}; at least 1 row is evaluated")
+        if self.fingerprint_bits % 8:
+            raise MatfmError(f"data.fingerprint_bits is {self.fingerprint_bits}; it must be a multiple of 8")
+        if 0 < self.max_length < 3:
+            raise MatfmError(f"data.max_length is {self.max_length}; [CLS], one token and [SEP] make 3")
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        for_molecules = ("vocabulary", "max_length", "enumerations", "descriptors", "fingerprint_bits", "from_smiles")
+        if self.kind == "composition" and (wrong := self._first(*for_molecules)):
+            raise MatfmError(f"data.{wrong} is for molecules, but data.kind is 'composition'")
+        if self.kind != "composition" and self.scheme:
+            raise MatfmError(f"data.scheme is for compositions, but data.kind is {self.kind!r}")
+        if self.from_smiles and self.kind != "selfies":
+            raise MatfmError("data.from_smiles writes SMILES as SELFIES; it needs data.kind = 'selfies'")
+        in_memory = ("targets", "enumerations", "descriptors", "fingerprint_bits", "from_smiles", "max_length")
+        if self.tokens and (wrong := self._first(*in_memory)):
+            raise MatfmError(f"data.{wrong} needs the rows of a table; a token file (data.tokens) has only tokens")
+
+    def _first(self, *names: str) -> str | None:
+        """The first of these keys that is set."""
+        return next((name for name in names if getattr(self, name)), None)
+
+    @property
+    def column(self) -> str:
+        """The input column."""
+        return self.input or _INPUTS[self.kind]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model. Sizes that are 0 are those of `size`."""
+
+    family: str = "matbert"
+    """matbert (encoder), matgpt (decoder) or matt5 (both)."""
+    size: str = "small"
+    """tiny, small, base or large."""
+    position_embedding: str = ""
+    """Of MatBERT: none, rotary, absolute or sinusoidal; empty for none (scheme fraction) or rotary (strings)."""
+    hidden_size: int = 0
+    """Width."""
+    num_hidden_layers: int = 0
+    """Blocks."""
+    num_attention_heads: int = 0
+    """Heads of attention; they divide the width."""
+    intermediate_size: int = 0
+    """Width of the feed-forward parts."""
+    pooling: str = "mean"
+    """mean or cls (MatBERT)."""
+    dropout: float = 0.0
+    """Dropout after attention and feed-forward, and in the head."""
+    loss: str = "l1"
+    """l1, l2 or huber, on scaled targets (MatBERT)."""
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise MatfmError(f"model.family is {self.family!r}; choose one of {', '.join(FAMILIES)}")
+        if self.position_embedding and self.family != "matbert":
+            own = {"matgpt": "rotary positions", "matt5": "relative positions"}[self.family]
+            raise MatfmError(f"model.position_embedding is for matbert; {self.family} has {own}")
+        if not 0 <= self.dropout < 1:
+            raise MatfmError(f"model.dropout is {self.dropout}; it is a share in [0, 1)")
+        for name, value in self.sizes().items():
+            if value < 0:
+                raise MatfmError(f"model.{name} is {value}; it must be positive, or 0 for that of model.size")
+
+    def sizes(self) -> dict[str, int]:
+        """The sizes that are given."""
+        names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopOptions):
+    """Length and batches, and the options of the loop."""
+
+    epochs: float = 8.0
+    """Passes over the training rows."""
+    steps: int = 0
+    """Optimizer steps instead of passes; 0 goes by `epochs`."""
+    tokens_per_batch: int = 4096
+    """Tokens of a batch (a formula has one per element and one more)."""
+    length_pool: int = 0
+    """Batches' worth of rows that are sorted by length together; 0 for 1 (compositions in memory) or 64."""
+    masked_weight: float = 0.1
+    """Weight of a masked token's cross-entropy beside other terms, where no objective is given."""
+    label_smoothing: float = 0.0
+    """Share of a token's target spread over the vocabulary."""
+    evaluations: int = 10
+    """Evaluations on the held-out rows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 1:
+            raise MatfmError(f"train.label_smoothing is {self.label_smoothing}; it is a share in [0, 1)")
+        for name in ("steps", "length_pool"):
+            if getattr(self, name) < 0:
+                raise MatfmError(f"train.{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("tokens_per_batch", "evaluations"):
+            if getattr(self, name) < 1:
+                raise MatfmError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("epochs", "masked_weight"):
+            if not getattr(self, name) > 0:
+                raise MatfmError(f"train.{name} is {getattr(self, name)}; it must be positive")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """`matfm pretrain`."""
+
+    data: CorpusConfig
+    """What is learned from."""
+    name: str = "matbert"
+    """Name on the card."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The model."""
+    objective: tuple[Objective, ...] = ()
+    """Terms of the loss; empty for what data and family offer."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Length and batches."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer and schedule."""
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    """Masks of the objective `masked`."""
+    seed: int = 0
+    """Seed of weights, batches and masks."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def __post_init__(self) -> None:
+        check_objectives(self.objective, self.model.family)
+        self._check_masking()
+        if self.data.kind == "composition" and self.model.family != "matbert" and self.scheme == "fraction":
+            raise MatfmError(
+                f"data.scheme 'fraction' has amounts beside the tokens, which {self.model.family} does not read; "
+                "take 'count'"
+            )
+        if self.data.tokens and self.data.kind == "composition" and self.scheme != "fraction":
+            raise MatfmError(
+                f"token files hold compositions in the scheme 'fraction', not {self.scheme!r}; give data.table"
+            )
+        self._check_targets()
+        for objective in self.objectives:
+            if isinstance(objective, ContrastiveObjective):
+                self._check_view(objective)
+
+    @property
+    def scheme(self) -> str:
+        """How compositions are written."""
+        return self.data.scheme or ("fraction" if self.model.family == "matbert" else "count")
+
+    @property
+    def position_embedding(self) -> str:
+        """Of MatBERT."""
+        is_set = self.data.kind == "composition" and self.scheme == "fraction"
+        return self.model.position_embedding or ("none" if is_set else "rotary")
+
+    @property
+    def length_pool(self) -> int:
+        """Batches' worth of rows that are sorted by length together."""
+        is_short = self.data.kind == "composition" and not self.data.tokens
+        return self.train.length_pool or (1 if is_short else 64)
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The terms of the loss."""
+        if self.objective:
+            return self.objective
+        if self.model.family != "matbert":
+            return (Objective("causal"),) if self.model.family == "matgpt" else (SpanObjective("span"),)
+        offered = tuple(Objective(name) for name, key in _LEARNS.items() if getattr(self.data, key))
+        return (*offered, Objective("masked", self.train.masked_weight if offered else 1.0))
+
+    def _check_masking(self) -> None:
+        if self.data.kind == "composition":
+            self.masking.check_for_formulas()
+            if self.masking.scheme == "element_group" and self.scheme != "fraction":
+                raise MatfmError(f"masking.scheme 'element_group' needs data.scheme 'fraction', not {self.scheme!r}")
+            return
+        if self.masking.scheme not in MOLECULE_SCHEMES:
+            choices = ", ".join(MOLECULE_SCHEMES)
+            raise MatfmError(
+                f"masking.scheme is {self.masking.scheme!r}, which needs formulas; molecules take {choices}"
+            )
+        if self.masking.scheme in UNIT_KINDS and self.data.tokens:
+            raise MatfmError(
+                f"masking.scheme {self.masking.scheme!r} needs the molecules of a table; a token file has only tokens: "
+                "take uniform or span"
+            )
+
+    def _check_targets(self) -> None:
+        names = {objective.name for objective in self.objectives}
+        check_objectives(self.objectives, self.model.family)
+        for name, key in _LEARNS.items():
+            if name in names and not getattr(self.data, key):
+                raise MatfmError(f"the objective {name!r} needs data.{key}")
+            if name not in names and getattr(self.data, key):
+                raise MatfmError(f"data.{key} is given, but no objective learns it; add {name!r}, or leave it out")
+            if {name, "masked"} <= names and self.masking.rows == 1:
+                raise MatfmError(f"masking.rows is 1, which leaves no row whole for the objective {name!r}; lower it")
+
+    def _check_view(self, objective: ContrastiveObjective) -> None:
+        needed = {
+            "dropout": (self.model.dropout > 0, "needs model.dropout: without it both views are the same"),
+            "jitter": (
+                self.data.kind == "composition" and self.scheme == "fraction",
+                "needs compositions in the scheme 'fraction', whose amounts it changes",
+            ),
+            "enumeration": (self.data.enumerations > 0, "needs data.enumerations, at least 1"),
+        }
+        holds, remedy = needed.get(objective.view, (True, ""))
+        if not holds:
+            raise MatfmError(f"objective 'contrastive': the view {objective.view!r} {remedy}")
+
+
+_LEARNS = {"property": "targets", "descriptors": "descriptors", "fingerprint": "fingerprint_bits"}
+"""Objective to the key of `data` that it learns."""

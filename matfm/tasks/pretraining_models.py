@@ -1,0 +1,81 @@
+"""New models of every family, for pretraining."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from matfm.errors import MatfmError
+from matfm.models.matbert import MatBERTForMaskedLM, MatBERTForPretraining
+from matfm.models.matbert_config import MatBERTConfig
+from matfm.models.matgpt import MatGPTForCausalLM
+from matfm.models.matgpt_config import MatGPTConfig
+from matfm.models.matt5 import MatT5ForConditionalGeneration
+from matfm.models.matt5_config import MatT5Config
+from matfm.models.sizes import of_size
+
+if TYPE_CHECKING:
+    from matfm.tasks.pretraining_config import PretrainConfig
+    from matfm.tasks.pretraining_data import Corpus
+
+
+def new_model(config: PretrainConfig, corpus: Corpus, vocabulary_size: int) -> Any:
+    """A randomly initialised model of the family; its property head, if any, is scaled to the training targets."""
+    return _FAMILIES[config.model.family](config, corpus, vocabulary_size)
+
+
+def _matbert(config: PretrainConfig, corpus: Corpus, vocabulary_size: int) -> Any:
+    heads = {"fingerprint_bits": config.data.fingerprint_bits} if config.data.fingerprint_bits else {}
+    architecture = MatBERTConfig(
+        **_sizes(config, vocabulary_size),
+        **heads,
+        position_embedding=config.position_embedding,
+        max_position_embeddings=max(512, config.data.max_length),
+        pooling=config.model.pooling,
+        hidden_dropout_prob=config.model.dropout,
+        property_names=[known.name for known in corpus.properties] or None,
+        property_units=[known.unit for known in corpus.properties] or None,
+        property_loss=config.model.loss,
+    )
+    torch.manual_seed(config.seed)
+    if not corpus.properties and not heads:
+        return MatBERTForMaskedLM(architecture)
+    model = MatBERTForPretraining(architecture)
+    if corpus.properties:
+        model.property_head.set_scaling(*_scaling(corpus.train.tokens.targets_RK, len(config.data.targets)))
+        model.property_head.set_bounds(*torch.tensor([known.limits for known in corpus.properties]).T)
+    return model
+
+
+def _matgpt(config: PretrainConfig, _: Corpus, vocabulary_size: int) -> Any:
+    torch.manual_seed(config.seed)
+    architecture = MatGPTConfig(**_sizes(config, vocabulary_size), hidden_dropout_prob=config.model.dropout)
+    return MatGPTForCausalLM(architecture)
+
+
+def _matt5(config: PretrainConfig, _: Corpus, vocabulary_size: int) -> Any:
+    torch.manual_seed(config.seed)
+    architecture = MatT5Config(**_sizes(config, vocabulary_size), dropout_rate=config.model.dropout)
+    return MatT5ForConditionalGeneration(architecture)
+
+
+_FAMILIES = {"matbert": _matbert, "matgpt": _matgpt, "matt5": _matt5}
+
+
+def _sizes(config: PretrainConfig, vocabulary_size: int) -> dict[str, Any]:
+    """Widths and depth, those given over those of the size; weights start with a deviation of width ** -0.5."""
+    sizes = {**of_size(config.model.size), **config.model.sizes()}
+    width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    if width % heads or width // heads % 2:
+        raise MatfmError(f"model.hidden_size is {width}; each of {heads} heads needs an even share of it")
+    return {**sizes, "initializer_range": width**-0.5, "vocab_size": vocabulary_size}
+
+
+def _scaling(targets_RK: np.ndarray, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the labels; of descriptors, whose squares leave float32, in double precision."""
+    table_RK, descriptors_RD = targets_RK[:, :columns], targets_RK[:, columns:].astype(np.float64)
+    mean = torch.cat([torch.from_numpy(table_RK).nanmean(dim=0), torch.from_numpy(np.nanmean(descriptors_RD, axis=0))])
+    scale = np.concatenate([np.nanstd(table_RK, axis=0), np.nanstd(descriptors_RD, axis=0)])
+    return mean.float(), torch.from_numpy(scale).float()
