@@ -127,11 +127,17 @@ class EpochBatches:
 
     `length_pool` > 1 sorts by length within pools of that many batches, which keeps the number of
     different lengths in a batch small where lengths vary widely; 1 leaves batches fully random.
+
+    Where a row can be written in several ways, `forms` (rows + 1,) says which sequences of `data` are its forms
+    (`forms[r]` to `forms[r + 1]`); every epoch draws one of them for each row.
     """
 
-    def __init__(self, data: RaggedTokens, tokens: int, seed: int, length_pool: int = 1) -> None:
+    def __init__(
+        self, data: RaggedTokens, tokens: int, seed: int, length_pool: int = 1, forms: np.ndarray | None = None
+    ) -> None:
         if len(data) == 0:
             raise ValueError("there is no row to make batches of")
+        self.forms = forms
         self.data = data
         self.tokens = tokens
         self.seed = seed
@@ -165,7 +171,7 @@ class EpochBatches:
 
     def _plan_epoch(self, epoch: int) -> list[np.ndarray]:
         generator = np.random.default_rng([self.seed, epoch])
-        order = generator.permutation(len(self.data))
+        order = self._draw(generator)
         if self.length_pool == 1:
             return [order[group] for group in budget_slices(self.data.lengths_R[order], self.tokens)]
         plan: list[np.ndarray] = []
@@ -173,3 +179,10 @@ class EpochBatches:
             rows = order[pool]
             plan.extend(rows[group] for group in groups_of_similar_length(self.data.lengths_R[rows], self.tokens))
         return [plan[i] for i in generator.permutation(len(plan))]
+
+    def _draw(self, generator: np.random.Generator) -> np.ndarray:
+        """One sequence of every row, in random order."""
+        if self.forms is None:
+            return generator.permutation(len(self.data))
+        order = generator.permutation(len(self.forms) - 1)
+        return generator.integers(self.forms[order], self.forms[order + 1])
