@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -40,8 +40,13 @@ class EncodedRows:
     """Position in the column to a reading that should be checked; such rows are used."""
     unknown: Counter[str] = field(default_factory=Counter)
     """Tokens outside the vocabulary, each with its number of occurrences; the model sees [UNK]."""
-    truncated: int = 0
-    """Rows that were longer than the model's limit and lost their end."""
+    truncated_rows: list[int] = field(default_factory=list)
+    """Position in the column of the rows that were longer than the model's limit and lost their end."""
+
+    @property
+    def truncated(self) -> int:
+        """Number of rows that were longer than the model's limit."""
+        return len(self.truncated_rows)
 
 
 class RowEncoder(Protocol):
@@ -95,15 +100,19 @@ class MoleculeEncoder:
         texts, errors = [], {}
         for row, cell in enumerate(cells):
             try:
-                texts.append(_canonical(cell, self.kind))
+                texts.append(model_text(cell, self.kind))
             except MatfmError as error:
                 texts.append("")
                 errors[row] = str(error)
+        return replace(self.as_written(texts), errors=errors)
+
+    def as_written(self, texts: list[str]) -> EncodedRows:
+        """Tokenize strings without reading them as molecules; empty ones get no row."""
         encoded = encode_lines(texts, self.tokenizer.notation, self.tokenizer.encoder, self.max_length)
         tokens = RaggedTokens(
             encoded.ids_N, no_amounts(len(encoded.ids_N)), encoded.offsets, np.zeros((len(encoded.rows), 0), np.float32)
         )
-        return EncodedRows(tokens, encoded.rows, errors, {}, encoded.unknown, encoded.truncated)
+        return EncodedRows(tokens, encoded.rows, encoded.errors, {}, encoded.unknown, encoded.truncated_rows)
 
 
 def row_encoder(kind: str, folder: str | Path | None = None, max_length: int | None = None) -> RowEncoder:
@@ -133,7 +142,7 @@ def encode_formulas(formulas: list[str]) -> EncodedRows:
     return EncodedRows(tokens, encoded.rows, encoded.errors, encoded.warnings)
 
 
-def _canonical(cell: str, kind: str) -> str:
+def model_text(cell: str, kind: str) -> str:
     """A cell as its molecule is written for the model. Raises MatfmError for what is no molecule."""
     if kind == "smiles":
         return parse_smiles(cell).canonical
