@@ -16,6 +16,7 @@ from torch import Tensor
 
 from matfm.core.objectives import REGRESSION_LOSSES
 from matfm.core.regression_losses import gaussian_loss, one_sided, quantile_loss
+from matfm.errors import MatfmError
 
 # B rows, K targets, O raw outputs of a target, S statistics of a target
 
@@ -100,6 +101,13 @@ class QuantileLaw:
     levels: tuple[float, ...] = QUANTILES
 
     takes_censored = False
+
+    def __post_init__(self) -> None:
+        levels = list(self.levels)
+        if sorted(set(levels)) != levels or not all(0 < level < 1 for level in levels):
+            raise MatfmError(f"quantiles is {levels}; they are levels between 0 and 1, ascending")
+        if 0.5 not in levels:
+            raise MatfmError(f"quantiles is {levels}; 0.5, the prediction, must be one of them")
 
     @property
     def outputs(self) -> int:

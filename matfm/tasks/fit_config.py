@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from matfm.core.loop_config import LoopOptions
 from matfm.core.optim import OptimizerConfig
 from matfm.errors import MatfmError
-from matfm.models.output_laws import PROPERTY_LOSSES, QUANTILES
+from matfm.models.output_laws import PROPERTY_LOSSES, QUANTILES, output_law
 from matfm.models.pooling import POOLINGS
 from matfm.models.strategies import STRATEGIES
 
@@ -80,10 +80,7 @@ class FitConfig(LoopOptions):
         self._check_head()
 
     def _check_head(self) -> None:
-        if sorted(set(self.quantiles)) != list(self.quantiles) or not all(0 < level < 1 for level in self.quantiles):
-            raise MatfmError(f"quantiles is {list(self.quantiles)}; they are levels between 0 and 1, ascending")
-        if 0.5 not in self.quantiles:
-            raise MatfmError(f"quantiles is {list(self.quantiles)}; 0.5, the prediction, must be one of them")
+        output_law(self.loss, self.quantiles)
         if self.head == "two-part" and self.loss == "quantile":
             raise MatfmError("head is two-part and loss is quantile; quantiles show a point mass at 0 themselves")
         other = "regression" if self.task == "classification" else "classification"
