@@ -161,19 +161,18 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
     def fit(self, X: Sequence[str] | None = None, y: Any = None) -> Self:  # noqa: ARG002  (scikit-learn's signature)
         """Load the encoder. Raises MatfmError where there is none, or it reads another kind."""
         self.encoder_ = backbone_encoder(self.backbone, self.kind)
-        model, self.embed_ = load_embedder(self.backbone, self.layer, self.pooling, resolve_device(self.device))
-        self.width_ = model.config.hidden_size
+        self.embedder_ = load_embedder(self.backbone, self.layer, self.pooling, resolve_device(self.device))
         return self
 
     def transform(self, X: Sequence[str]) -> np.ndarray:
         """`X`: inputs, (R,), to vectors (R, D), float32. Raises MatfmError at inputs that cannot be read."""
-        check_is_fitted(self, "embed_")
-        return self.embed_(_encode(self.encoder_, X))
+        check_is_fitted(self, "embedder_")
+        return self.embedder_(_encode(self.encoder_, X))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:  # noqa: ARG002
         """Names of the D columns."""
-        check_is_fitted(self, "embed_")
-        return np.array([f"embedding_{number}" for number in range(self.width_)], dtype=object)
+        check_is_fitted(self, "embedder_")
+        return np.array([f"embedding_{number}" for number in range(self.embedder_.width)], dtype=object)
 
 
 def _encode(encoder: RowEncoder, inputs: Sequence[str]) -> Examples:

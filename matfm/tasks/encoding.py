@@ -124,14 +124,24 @@ def row_encoder(kind: str, folder: str | Path | None = None, max_length: int | N
         max_length: most tokens of a row; formulas are never cut.
 
     Raises:
-        MatfmError: there is no such kind.
+        MatfmError: there is no such kind, or the folder holds no readable tokenizer.
     """
     if kind == "composition":
         return FormulaEncoder()
     if kind not in TOKENIZERS:
         raise MatfmError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    tokenizer = TOKENIZERS[kind]
-    return MoleculeEncoder(tokenizer() if folder is None else tokenizer.from_pretrained(str(folder)), max_length)
+    return MoleculeEncoder(TOKENIZERS[kind]() if folder is None else _saved_tokenizer(kind, str(folder)), max_length)
+
+
+def _saved_tokenizer(kind: str, folder: str) -> LineNotationTokenizer:
+    # Without its file, transformers would make a tokenizer of the shipped vocabulary and say nothing.
+    if Path(folder).is_dir() and not (Path(folder) / "tokenizer.json").is_file():
+        raise MatfmError(f"{folder} holds no tokenizer.json; save the tokenizer of the model's pretraining there")
+    try:
+        tokenizer: LineNotationTokenizer = TOKENIZERS[kind].from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise MatfmError(f"the tokenizer in {folder} cannot be loaded: {' '.join(str(error).split())}") from error
+    return tokenizer
 
 
 def encode_formulas(formulas: list[str]) -> EncodedRows:

@@ -70,7 +70,10 @@ def backbone_encoder(backbone: str, kind: str | None = None) -> RowEncoder:
     if backbone.startswith(SCRATCH):
         return row_encoder(kind)
     folder = resolve_weights(backbone)
-    architecture = PreTrainedConfig.get_config_dict(folder)[0]
+    try:
+        architecture = PreTrainedConfig.get_config_dict(folder)[0]
+    except OSError as error:
+        raise MatfmError(f"the weights {backbone!r} cannot be loaded: {' '.join(str(error).split())}") from error
     absolute = architecture.get("position_embedding") == "absolute"
     return row_encoder(kind, folder, int(architecture["max_position_embeddings"]) if absolute else None)
 

@@ -56,6 +56,16 @@ def test_the_encoder_has_the_model_s_vocabulary_and_limit(tmp_path):
     assert backbone_encoder(rotary)(["CCCCCCC"]).truncated == 0
 
 
+@pytest.mark.parametrize(("content", "message"), [(None, "holds no tokenizer.json"), ("{", "cannot be loaded")])
+def test_a_damaged_tokenizer_is_one_sentence(content, message, tmp_path):
+    folder = saved(tmp_path / "m", SmilesTokenizer(["C"]))
+    file = tmp_path / "m" / "tokenizer.json"
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(MatfmError, match=message) as caught:
+        backbone_encoder(folder)
+    assert "\n" not in str(caught.value)
+
+
 MOLECULES = ["CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "[Na+].[Cl-]", "C"]
 
 
