@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matfm.chem.selfies_tokenizer import SelfiesTokenizer
     from matfm.chem.smiles import Smiles, parse_smiles
     from matfm.chem.smiles_tokenizer import SmilesTokenizer
-    from matfm.estimators import PropertyClassifier, PropertyRegressor
+    from matfm.estimators import EmbeddingTransformer, PropertyClassifier, PropertyRegressor
     from matfm.models.matbert import MatBERTForMaskedLM, MatBERTForProperty, MatBERTModel
     from matfm.models.matbert_config import MatBERTConfig
     from matfm.models.matbert_permutation import MatBERTForPermutationLM
@@ -52,12 +52,14 @@ _HOMES = {
     "MatT5Config": "matfm.models.matt5_config",
     "MatT5Model": "matfm.models.matt5",
     "MatT5ForConditionalGeneration": "matfm.models.matt5",
+    "EmbeddingTransformer": "matfm.estimators",
     "PropertyRegressor": "matfm.estimators",
     "PropertyClassifier": "matfm.estimators",
 }
 
 __all__ = [
     "CompositionTokenizer",
+    "EmbeddingTransformer",
     "Formula",
     "FormulaWarning",
     "MatBERTConfig",

@@ -29,8 +29,13 @@ class EncodedLines:
     """Position in the column of the missing values, to reason."""
     unknown: Counter[str] = field(default_factory=Counter)
     """Tokens outside the vocabulary, each with its number of occurrences; they are [UNK]."""
-    truncated: int = 0
-    """Strings that were longer than the limit."""
+    truncated_rows: list[int] = field(default_factory=list)
+    """Position in the column of the strings that were longer than the limit."""
+
+    @property
+    def truncated(self) -> int:
+        """Number of strings that were longer than the limit."""
+        return len(self.truncated_rows)
 
 
 def encode_lines(
@@ -54,10 +59,12 @@ def encode_lines(
             rows.append(row)
     ids_N, offsets = encoder.encode(texts)
     unknown = _unknown(ids_N, offsets, texts, notation, encoder)
-    truncated = 0
+    positions = np.array(rows, dtype=np.int64)
+    truncated: list[int] = []
     if max_length is not None:
-        ids_N, offsets, truncated = _truncate(ids_N, offsets, max_length)
-    return EncodedLines(ids_N, offsets, np.array(rows, dtype=np.int64), errors, unknown, truncated)
+        truncated = positions[np.diff(offsets) > max_length].tolist()
+        ids_N, offsets = _truncate(ids_N, offsets, max_length)
+    return EncodedLines(ids_N, offsets, positions, errors, unknown, truncated)
 
 
 def first_field(cell: str) -> str:
@@ -77,14 +84,14 @@ def _unknown(
     return counts
 
 
-def _truncate(ids_N: np.ndarray, offsets: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _truncate(ids_N: np.ndarray, offsets: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
     """Keep the first `max_length` tokens of every string, the last of which is its [SEP]."""
     lengths = np.diff(offsets)
     long = lengths > max_length
     if not long.any():
-        return ids_N, offsets, 0
+        return ids_N, offsets
     ids_N = ids_N.copy()
     ids_N[offsets[:-1][long] + max_length - 1] = ids_N[-1]
     within = np.arange(len(ids_N)) - np.repeat(offsets[:-1], lengths)
     ends = np.cumsum(np.minimum(lengths, max_length))
-    return ids_N[within < max_length], np.concatenate([[0], ends]), int(long.sum())
+    return ids_N[within < max_length], np.concatenate([[0], ends])

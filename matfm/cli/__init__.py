@@ -10,7 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from matfm.cli import data
-from matfm.cli.options import Cache, Device, DeviceOption, Input, Offline, OnBad, Out, Resume, Settings, Task, finish
+from matfm.cli.options import (
+    Cache,
+    Device,
+    DeviceOption,
+    Input,
+    Kind,
+    Offline,
+    OnBad,
+    Out,
+    Resume,
+    Settings,
+    Task,
+    finish,
+)
 from matfm.errors import MatfmError, RunError
 
 app = typer.Typer(
@@ -62,7 +75,9 @@ def finetune(
     input_column: Input,
     target: Annotated[str, typer.Option("--target", help="Column with the labels; several separated by commas.")],
     out: Out,
-    kind: Annotated[str, typer.Option("--kind", help="What the input column holds: composition.")] = "composition",
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="What the input column holds [default: what the backbone reads].")
+    ] = None,
     task: Annotated[Task, typer.Option("--task", help="What the target holds.")] = Task.regression,
     backbone: Annotated[
         str, typer.Option("--backbone", help="Bundled name, folder, Hub id or scratch:SIZE.")
@@ -91,7 +106,7 @@ def finetune(
         "table": table,
         "input": input_column,
         "targets": [name.strip() for name in target.split(",")],
-        "kind": kind,
+        "kind": None if kind is None else kind.value,
         "split": split,
         "ensemble": ensemble,
         "seed": seed,
@@ -116,6 +131,27 @@ def predict(
     from matfm.tasks import predict as task
 
     finish(task.run(task.PredictConfig(run, table, input_column, out, interval, device.value)))
+
+
+@app.command()
+def embed(
+    model: Annotated[str, typer.Argument(help="Bundled name, folder, Hub id or run directory.")],
+    table: Annotated[str, typer.Argument(help="Table to read; - is CSV on standard input.")],
+    input_column: Input,
+    out: Annotated[str, typer.Option("--out", help="Parquet file to write.")],
+    layer: Annotated[
+        int | None,
+        typer.Option("--layer", help="Hidden states to pool: 0 to the number of blocks [default: the last]."),
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option("--pooling", help="mean or cls [default: as the model was trained].")
+    ] = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Embed every row of TABLE as a vector; unreadable rows keep their place with a reason in column `error`."""
+    from matfm.tasks import embed as task
+
+    finish(task.run(task.EmbedConfig(model, table, input_column, out, layer, pooling, device.value)))
 
 
 def main() -> None:

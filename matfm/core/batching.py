@@ -155,6 +155,8 @@ class EpochBatches:
 
     `length_pool` > 1 sorts by length within pools of that many batches, which keeps the number of
     different lengths in a batch small where lengths vary widely; 1 leaves batches fully random.
+
+    Where a row can be written in several ways, `VariedTokens` shows every epoch one of them.
     """
 
     def __init__(self, source: EpochTokens, tokens: int, seed: int, length_pool: int = 1) -> None:

@@ -122,9 +122,23 @@ def multi_property_loss(
     return (loss_BK * weight_BK).sum(), weight_BK.sum()
 
 
-def class_loss(logits_BC: Tensor, label_B: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Cross-entropy (nats) over rows with a label; NaN marks a missing one."""
+def sum_over_labels(loss_BK: Tensor, present_BK: Tensor, weight_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Sum of finite losses over the labels that are present, and their summed weight; rows weigh 1 if not given."""
+    weight_BK = present_BK.to(loss_BK.dtype)
+    if weight_B is not None:
+        weight_BK = weight_BK * weight_B[:, None]
+    return (loss_BK * weight_BK).sum(), weight_BK.sum()
+
+
+def class_loss(
+    logits_BC: Tensor, label_B: Tensor, label_smoothing: float = 0.0, weight_B: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy (nats) over rows with a label, and their number or summed weight; NaN marks a missing one."""
     present_B = ~label_B.isnan()
     labels = label_B[present_B].long()
-    total = F.cross_entropy(logits_BC[present_B], labels, reduction="sum", label_smoothing=label_smoothing)
-    return total, present_B.sum().to(logits_BC.dtype)
+    if weight_B is None:
+        total = F.cross_entropy(logits_BC[present_B], labels, reduction="sum", label_smoothing=label_smoothing)
+        return total, present_B.sum().to(logits_BC.dtype)
+    loss_B = F.cross_entropy(logits_BC[present_B], labels, reduction="none", label_smoothing=label_smoothing)
+    weight_B = weight_B[present_B]
+    return (loss_B * weight_B).sum(), weight_B.sum()

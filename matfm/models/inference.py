@@ -44,3 +44,16 @@ def predict_properties(model: nn.Module, data: RaggedTokens, device: torch.devic
         lambda batch: model.predict_packed(batch.ids_N, batch.amounts_N, batch.layout),  # type: ignore[operator]
         device,
     )
+
+
+def predict_statistics(
+    model: nn.Module, data: RaggedTokens, device: torch.device, conditions_RC: np.ndarray | None = None
+) -> np.ndarray:
+    """Statistics of the predictions (R, K, S), named by `model.property_head.statistics`."""
+    beside = None if conditions_RC is None else torch.from_numpy(conditions_RC).to(device)
+
+    def statistics(batch: TokenBatch) -> Tensor:
+        conditions_BC = None if beside is None else beside[batch.rows_B]
+        return model.estimate_packed(batch.ids_N, batch.amounts_N, batch.layout, conditions_BC)  # type: ignore[operator]
+
+    return map_rows(model, data, statistics, device)

@@ -16,7 +16,7 @@ from matfm.core.attention import SelfAttention
 from matfm.core.attention_context import AttentionContext, AttentionRun
 from matfm.core.feed_forward import FeedForward
 from matfm.core.layout import PackedLayout, PaddedIndex
-from matfm.core.objectives import REGRESSION_LOSSES, class_loss, masked_lm_loss, multi_property_loss
+from matfm.core.objectives import masked_lm_loss
 from matfm.core.transformer import PreNormBlock, TransformerStack
 from matfm.models.embeddings import AmountEmbedding
 from matfm.models.heads import MaskedTokenHead, PropertyHead
@@ -34,13 +34,15 @@ class MatBERTPreTrainedModel(FamilyPreTrainedModel):
     base_model_prefix = "matbert"
     # The losses are means of a batch; else Hugging Face's Trainer would not divide by the accumulated batches.
     accepts_loss_kwargs = False
-    _keys_to_ignore_on_load_unexpected = [rf"^{part}\." for part in ("lm_head", "property_head", "embed_query", "fingerprint_head")]
+    _keys_to_ignore_on_load_unexpected = [
+        rf"^{part}\." for part in ("lm_head", "property_head", "embed_query", "fingerprint_head")
+    ]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, PropertyHead):
-            for name, value in (("mean", 0.0), ("scale", 1.0), ("lower", -torch.inf), ("upper", torch.inf)):
+            for name, value in module.initial.items():
                 init.constant_(getattr(module, name), value)
 
 
@@ -74,9 +76,20 @@ class MatBERTModel(MatBERTPreTrainedModel):
         """The fast path: packed tokens to hidden states (N, D), or (M, D) of the tokens that are wanted."""
         return self._encode(self.embed_tokens(ids_N), amounts_N, layout, rows_M)[-1]
 
-    def embed_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
-        """One vector per sequence (B, D): the hidden states pooled as `config.pooling` says."""
-        return POOLINGS[self.config.pooling](self.forward_packed(ids_N, amounts_N, layout), layout)
+    def embed_packed(
+        self,
+        ids_N: Tensor,
+        amounts_N: Tensor | None,
+        layout: PackedLayout,
+        pooling: str | None = None,
+        layer: int = -1,
+    ) -> Tensor:
+        """One vector per sequence (B, D): hidden states pooled as `pooling` says, or `config.pooling`.
+
+        Layer 0 is the input of the first block, layer l the output of block l; the last one is normed.
+        """
+        states = self._encode(self.embed_tokens(ids_N), amounts_N, layout)
+        return POOLINGS[pooling or self.config.pooling](states[layer], layout)
 
     def _encode(
         self, hidden_ND: Tensor, amounts_N: Tensor | None, layout: PackedLayout, rows_M: Tensor | None = None
@@ -192,50 +205,54 @@ class PropertyPrediction:
     matbert: MatBERTModel
     property_head: PropertyHead
 
-    def raw_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
-        """The fast path: raw head outputs (B, K)."""
-        return self.property_head(self.matbert.embed_packed(ids_N, amounts_N, layout))
+    def raw_packed(
+        self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout, conditions_BC: Tensor | None = None
+    ) -> Tensor:
+        """The fast path: raw outputs of the head."""
+        return self.property_head(self.matbert.embed_packed(ids_N, amounts_N, layout), conditions_BC)
 
-    def predict_packed(self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout) -> Tensor:
+    def predict_packed(
+        self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout, conditions_BC: Tensor | None = None
+    ) -> Tensor:
         """Predictions in physical units (B, K), or class probabilities (B, C)."""
-        return self._readable(self.raw_packed(ids_N, amounts_N, layout))
+        return self.property_head.physical(self.raw_packed(ids_N, amounts_N, layout, conditions_BC))
+
+    def estimate_packed(
+        self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout, conditions_BC: Tensor | None = None
+    ) -> Tensor:
+        """Statistics of the predictions (B, K, S), named by `property_head.statistics`."""
+        return self.property_head.estimate(self.raw_packed(ids_N, amounts_N, layout, conditions_BC))
 
     def loss(self, raw: Tensor, targets_BK: Tensor) -> tuple[Tensor, Tensor]:
         """Loss sum and weight of raw outputs against targets in physical units (or class indices)."""
-        if self.config.class_names:
-            return class_loss(raw, targets_BK[:, 0])
-        return multi_property_loss(
-            raw, self.property_head.scaled(targets_BK), REGRESSION_LOSSES[self.config.property_loss]
-        )
+        return self.property_head.loss(raw, targets_BK)
 
     def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        conditions: Tensor | None = None,
         **inputs: Any,
     ) -> PropertyOutput:
-        """`labels` (B, K) in physical units with NaN for missing ones."""
+        """`labels` (B, K) in physical units with NaN for missing ones; `conditions` (B, C) if the model has them."""
         output = self.matbert(input_ids, attention_mask, **inputs)
         hidden = output.last_hidden_state
         mask = mask_or_ones(attention_mask, hidden)
         index = PaddedIndex.from_mask(mask)
         pooled = POOLINGS[self.config.pooling](index.pack(hidden), index.layout)
         order = torch.argsort(mask.sum(dim=1), stable=True)
-        raw = self.property_head(torch.empty_like(pooled).index_copy(0, order, pooled))
+        raw = self.property_head(torch.empty_like(pooled).index_copy(0, order, pooled), conditions)
         loss = None
         if labels is not None:
             total, weight = self.loss(raw, labels.view(len(raw), -1).to(raw.dtype))
             loss = total / weight.clamp_min(1)
         return PropertyOutput(
             loss=loss,
-            logits=self._readable(raw),
+            logits=self.property_head.physical(raw),
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
-
-    def _readable(self, raw: Tensor) -> Tensor:
-        return raw.softmax(dim=-1) if self.config.class_names else self.property_head.physical(raw)
 
 
 class MatBERTForProperty(PropertyPrediction, MatBERTPreTrainedModel):
@@ -244,7 +261,7 @@ class MatBERTForProperty(PropertyPrediction, MatBERTPreTrainedModel):
     def __init__(self, config: MatBERTConfig) -> None:
         super().__init__(config)
         self.matbert = MatBERTModel(config)
-        self.property_head = PropertyHead(config.hidden_size, config.head_outputs, config.hidden_dropout_prob)
+        self.property_head = PropertyHead.of(config)
         self.post_init()
 
 
@@ -256,7 +273,7 @@ class MatBERTForPretraining(PropertyPrediction, MatBERTPreTrainedModel):
     def __init__(self, config: MatBERTConfig) -> None:
         super().__init__(config)
         self.matbert = MatBERTModel(config)
-        self.property_head = PropertyHead(config.hidden_size, config.head_outputs, config.hidden_dropout_prob)
+        self.property_head = PropertyHead.of(config)
         self.lm_head = MaskedTokenHead(config.hidden_size, config.vocab_size, config.layer_norm_eps)
         if config.fingerprint_bits:
             self.fingerprint_head = nn.Linear(config.hidden_size, config.fingerprint_bits)

@@ -135,6 +135,7 @@ def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, 
         ),
         f"- Split `{config.split}`: {', '.join(f'{part} {rows:,}' for part, rows in summary['rows'].items())}",
         *_leakage_lines(summary["leakage"]),
+        *_label_lines(summary),
         "",
         "## Scores",
         "| part | metric | value | unit |",
@@ -153,7 +154,7 @@ def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, 
         f"- Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}",
         "",
         "## Limits",
-        "Trust predictions for compositions like those in the training rows; `predictions.parquet` shows errors.",
+        "Trust predictions for inputs like those in the training rows; `predictions.parquet` shows errors.",
         "",
     ]
     write_text(run / "card.md", "\n".join(lines))
@@ -164,4 +165,20 @@ def _leakage_lines(leakage: dict[str, float]) -> list[str]:
     return [
         f"- Leakage: {share:.1%} of the test rows have the {what[name]} of a training row"
         for name, share in leakage.items()
+    ]
+
+
+def _label_lines(summary: dict[str, Any]) -> list[str]:
+    """Heads that are not plain, censored labels and conditions."""
+    heads = {
+        name: [what for what in head.values() if what not in ("plain", "none")]
+        for name, head in summary.get("heads", {}).items()
+    }
+    return [
+        *(f"- Head of {name}: {', '.join(what)}" for name, what in heads.items() if what),
+        *(
+            f"- Censored labels of {name}: {count['below']:,} below, {count['above']:,} above a bound (not scored)"
+            for name, count in summary.get("censored", {}).items()
+        ),
+        *([f"- Conditions: {', '.join(summary['conditions'])}"] if "conditions" in summary else []),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -40,8 +40,13 @@ class EncodedRows:
     """Position in the column to a reading that should be checked; such rows are used."""
     unknown: Counter[str] = field(default_factory=Counter)
     """Tokens outside the vocabulary, each with its number of occurrences; the model sees [UNK]."""
-    truncated: int = 0
-    """Rows that were longer than the model's limit and lost their end."""
+    truncated_rows: list[int] = field(default_factory=list)
+    """Position in the column of the rows that were longer than the model's limit and lost their end."""
+
+    @property
+    def truncated(self) -> int:
+        """Number of rows that were longer than the model's limit."""
+        return len(self.truncated_rows)
 
 
 class RowEncoder(Protocol):
@@ -95,15 +100,19 @@ class MoleculeEncoder:
         texts, errors = [], {}
         for row, cell in enumerate(cells):
             try:
-                texts.append(_canonical(cell, self.kind))
+                texts.append(model_text(cell, self.kind))
             except MatfmError as error:
                 texts.append("")
                 errors[row] = str(error)
+        return replace(self.as_written(texts), errors=errors)
+
+    def as_written(self, texts: list[str]) -> EncodedRows:
+        """Tokenize strings without reading them as molecules; empty ones get no row."""
         encoded = encode_lines(texts, self.tokenizer.notation, self.tokenizer.encoder, self.max_length)
         tokens = RaggedTokens(
             encoded.ids_N, no_amounts(len(encoded.ids_N)), encoded.offsets, np.zeros((len(encoded.rows), 0), np.float32)
         )
-        return EncodedRows(tokens, encoded.rows, errors, {}, encoded.unknown, encoded.truncated)
+        return EncodedRows(tokens, encoded.rows, encoded.errors, {}, encoded.unknown, encoded.truncated_rows)
 
 
 def row_encoder(kind: str, folder: str | Path | None = None, max_length: int | None = None) -> RowEncoder:
@@ -115,14 +124,24 @@ def row_encoder(kind: str, folder: str | Path | None = None, max_length: int | N
         max_length: most tokens of a row; formulas are never cut.
 
     Raises:
-        MatfmError: there is no such kind.
+        MatfmError: there is no such kind, or the folder holds no readable tokenizer.
     """
     if kind == "composition":
         return FormulaEncoder()
     if kind not in TOKENIZERS:
         raise MatfmError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    tokenizer = TOKENIZERS[kind]
-    return MoleculeEncoder(tokenizer() if folder is None else tokenizer.from_pretrained(str(folder)), max_length)
+    return MoleculeEncoder(TOKENIZERS[kind]() if folder is None else _saved_tokenizer(kind, str(folder)), max_length)
+
+
+def _saved_tokenizer(kind: str, folder: str) -> LineNotationTokenizer:
+    # Without its file, transformers would make a tokenizer of the shipped vocabulary and say nothing.
+    if Path(folder).is_dir() and not (Path(folder) / "tokenizer.json").is_file():
+        raise MatfmError(f"{folder} holds no tokenizer.json; save the tokenizer of the model's pretraining there")
+    try:
+        tokenizer: LineNotationTokenizer = TOKENIZERS[kind].from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise MatfmError(f"the tokenizer in {folder} cannot be loaded: {' '.join(str(error).split())}") from error
+    return tokenizer
 
 
 def encode_formulas(formulas: list[str]) -> EncodedRows:
@@ -133,7 +152,7 @@ def encode_formulas(formulas: list[str]) -> EncodedRows:
     return EncodedRows(tokens, encoded.rows, encoded.errors, encoded.warnings)
 
 
-def _canonical(cell: str, kind: str) -> str:
+def model_text(cell: str, kind: str) -> str:
     """A cell as its molecule is written for the model. Raises MatfmError for what is no molecule."""
     if kind == "smiles":
         return parse_smiles(cell).canonical

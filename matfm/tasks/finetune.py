@@ -1,20 +1,17 @@
-"""`matfm finetune`: a table of formulas and labels in, a property predictor out."""
+"""`matfm finetune`: a table of formulas or molecules with labels in, a property predictor out."""
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.chem.split_file import UNUSED, save_split
 from matfm.chem.splits import PARTS, parse_split
-from matfm.core.batching import RaggedTokens
 from matfm.core.config import to_mapping
 from matfm.core.files import write_json
 from matfm.core.metrics import classification_scores, regression_scores
@@ -25,16 +22,23 @@ from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks import cards, plots
 from matfm.tasks.data import Reject, write_rejects
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.encoding import encode_formulas, parse_number
-from matfm.tasks.predictor import FitConfig, Targets, check_backbone, predict_members, train_predictor
-from matfm.tasks.readings import readings_to_check
+from matfm.tasks.encoding import KINDS, EncodedRows, RowEncoder
+from matfm.tasks.examples import Examples
+from matfm.tasks.fit_config import FitConfig
+from matfm.tasks.kinds import backbone_encoder, backbone_kind
+from matfm.tasks.labels import TableLabels, read_labels
+from matfm.tasks.predictions import Predicted, predict_members, prediction_columns
+from matfm.tasks.predictor import check_backbone, in_prediction_forms, in_training_forms, train_predictor
+from matfm.tasks.readings import readings_to_check, vocabulary_report
 from matfm.tasks.splitting import SPLIT_FILE, UsableRows, make_split, resumed_split, shared_rows
 from matfm.tasks.tables import Chunk, column_property, read_table, table_writer
+from matfm.tasks.targets import Targets, censored_counts, with_heads
+
+# U usable rows, K targets
 
 ENSEMBLE = "ensemble"
 """Folder of the members beyond the first, inside a run directory."""
 CALIBRATION = "calibration.json"
-KINDS = ("composition",)
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,15 @@ class FinetuneConfig:
     table: str
     """Path of the labelled table."""
     input: str
-    """Column with the formula."""
+    """Column with the formulas, SMILES or SELFIES."""
     targets: tuple[str, ...]
-    """Columns with the labels; empty cells are missing labels."""
-    kind: str = "composition"
-    """What the input column holds."""
+    """Columns with the labels; empty cells are missing labels, `<5` and `>10` are censored ones."""
+    kind: str | None = None
+    """What the input column holds: composition, smiles or selfies; None is what the backbone reads."""
+    conditions: tuple[str, ...] = ()
+    """Numeric columns beside the input (temperature, pressure) that the head takes."""
+    weight: str = ""
+    """Column with the weights of the rows in the loss; all weigh the same if empty."""
     split: str = "random"
     """Name of a split: random, stratified, group, chemical-system, loco, …, column:NAME, file:PATH (docs/splits.md)."""
     valid_share: float = 0.1
@@ -67,7 +75,7 @@ class FinetuneConfig:
     """Backbone, strategy and training."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if self.kind is not None and self.kind not in KINDS:
             raise MatfmError(f"kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
         parse_split(self.split, self.kind)
         if self.on_bad not in ("skip", "stop"):
@@ -78,6 +86,10 @@ class FinetuneConfig:
             raise MatfmError("no target column was named")
         if self.fit.task == "classification" and len(self.targets) > 1:
             raise MatfmError("classification takes one target column; fine-tune once for each")
+        beside = [self.input, *self.targets, *self.conditions, *([self.weight] if self.weight else [])]
+        if len(set(beside)) < len(beside):
+            double = next(name for name in beside if beside.count(name) > 1)
+            raise MatfmError(f"column {double!r} is named twice among input, targets, conditions and weight")
         if not (0 <= self.valid_share < 1 and 0 <= self.test_share < 1 and self.valid_share + self.test_share < 1):
             raise MatfmError(
                 f"valid_share {self.valid_share} and test_share {self.test_share} must leave training rows"
@@ -101,11 +113,13 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows that can be used, as tokens with targets, and the part each belongs to."""
+    """Rows that can be used, with labels and conditions, and the part each belongs to."""
 
-    tokens: RaggedTokens
+    examples: Examples
+    encoder: RowEncoder
+    """How their inputs became tokens."""
     rows: np.ndarray
-    """Row in the table."""
+    """Row in the table, (U,)."""
     inputs: list[str]
     parts: np.ndarray
     split_method: dict[str, Any]
@@ -113,8 +127,8 @@ class LabelledRows:
     targets: Targets
     rows_in: int
     rejects: list[Reject]
-    warnings: dict[int, str]
-    """Row in the table to a reading of its formula that should be checked."""
+    reading: dict[str, Any]
+    """For the summary: readings to check, unknown tokens, rows that were cut."""
 
     def parts_of_table(self) -> np.ndarray:
         """Part of every row of the table; `-` for those that are not used."""
@@ -122,9 +136,13 @@ class LabelledRows:
         parts[self.rows] = self.parts
         return parts
 
-    def part(self, name: str) -> RaggedTokens:
+    def part(self, name: str) -> Examples:
         """The rows of train, valid or test."""
-        return self.tokens.take(np.flatnonzero(self.parts == name))
+        return self.examples.take(np.flatnonzero(self.parts == name))
+
+    def inputs_of(self, name: str) -> list[str]:
+        """Cells of the input column of train, valid or test."""
+        return [self.inputs[position] for position in np.flatnonzero(self.parts == name)]
 
 
 def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -133,6 +151,8 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     started = time.perf_counter()
     device = resolve_device(config.device)
     check_backbone(config.backbone)
+    kind = backbone_kind(config.backbone, config.kind)
+    config = replace(config, kind=kind, fit=config.fit.for_kind(kind))
     table = read_table(config.table)
     begun = out / SPLIT_FILE if resume and (out / SPLIT_FILE).is_file() else None
     if begun:  # a changed configuration is named before the split is found to differ
@@ -144,41 +164,30 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     inputs = table.column(config.input, config.table)
     split = save_split(out / SPLIT_FILE, inputs, labelled.parts_of_table(), labelled.split_method)
     write_rejects(out / "rejects.csv", labelled.rejects)
-    members: list[MatBERTForProperty] = []
-    result: dict[str, Any] = {}
-    for number, folder in enumerate(member_folders(out, config.ensemble)):
-        model, told = train_predictor(
-            config.fit,
-            labelled.targets,
-            labelled.part("train"),
-            labelled.part("valid"),
-            folder,
-            config.seed + number,
-            device,
-            to_mapping(config),
-            resume,
-            label=f"finetune {number + 1}/{config.ensemble}",
-        )
-        members.append(model)
-        result = told or result
-    CompositionTokenizer().save_pretrained(str(out))
-    mean, std = predict_members(members, labelled.tokens, device)
-    metrics = score_parts(labelled, mean)
-    _write_predictions(out, config, labelled, mean, std)
-    write_json(out / CALIBRATION, _residuals(labelled, mean))
-    _draw(out, config, labelled, mean)
+    members, result = _train_members(config, labelled, out, device, resume)
+    labelled.encoder.tokenizer.save_pretrained(str(out))
+    whole = in_prediction_forms(labelled.examples, labelled.encoder, labelled.inputs, config.fit.predict_enumerations)
+    predicted = predict_members(members, whole, device)
+    metrics = score_parts(labelled, predicted.value)
+    _write_predictions(out, config, labelled, predicted)
+    write_json(out / CALIBRATION, _residuals(labelled, predicted.value))
+    _draw(out, config, labelled, predicted.value)
     directory.write_metrics(metrics)
     trained = sum(p.numel() for p in members[0].parameters() if p.requires_grad)
     summary = {
         "task": config.task,
+        "kind": config.kind,
         "rows_in": labelled.rows_in,
         "rows_used": len(labelled.rows),
         "rows_rejected": labelled.rows_in - len(labelled.rows),
-        **readings_to_check(labelled.warnings),
+        **labelled.reading,
         "rows": {part: int((labelled.parts == part).sum()) for part in PARTS},
         "split_sha256": split.sha256,
-        "leakage": shared_rows(labelled.inputs, labelled.parts, config.kind),
+        "leakage": shared_rows(labelled.inputs, labelled.parts, kind),
         "units": {p.name: p.unit for p in labelled.targets.properties},
+        **({} if labelled.targets.classes else {"heads": labelled.targets.heads()}),
+        **censored_counts(labelled.targets, labelled.examples),
+        **({"conditions": list(config.conditions)} if config.conditions else {}),
         "metrics": metrics,
         "backbone": config.backbone,
         "strategy": config.strategy,
@@ -194,6 +203,34 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     return directory.summary()
 
 
+def _train_members(
+    config: FinetuneConfig, labelled: LabelledRows, out: Path, device: Any, resume: bool
+) -> tuple[list[MatBERTForProperty], dict[str, Any]]:
+    """The members of the ensemble, and what the training of the last one says."""
+    train = in_training_forms(
+        labelled.part("train"), labelled.encoder, labelled.inputs_of("train"), config.fit.enumerate, config.seed
+    )
+    members: list[MatBERTForProperty] = []
+    result: dict[str, Any] = {}
+    for number, folder in enumerate(member_folders(out, config.ensemble)):
+        model, told = train_predictor(
+            config.fit,
+            labelled.targets,
+            labelled.encoder,
+            train,
+            labelled.part("valid"),
+            folder,
+            config.seed + number,
+            device,
+            to_mapping(config),
+            resume,
+            label=f"finetune {number + 1}/{config.ensemble}",
+        )
+        members.append(model)
+        result = told or result
+    return members, result
+
+
 def member_folders(out: Path, count: int) -> list[Path]:
     """The first member is the run directory itself, so that it loads like any saved model."""
     return [out, *(out / ENSEMBLE / str(number) for number in range(1, count))]
@@ -205,32 +242,22 @@ def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -
     `begun` is the split file of the run that is continued.
     """
     inputs = table.column(config.input, config.table)
-    cells = {name: table.column(name, config.table) for name in config.targets}
+    for name in config.targets:
+        table.column(name, config.table)
     if table.rows == 0:
         raise MatfmError(f"{config.table} has no rows; fine-tuning needs labelled examples")
-    encoded = encode_formulas(inputs)
-    reasons = {**encoded.errors, **table.errors}
-    classes = _classes(cells[config.targets[0]]) if config.task == "classification" else None
-    targets_RK = np.full((table.rows, len(cells)), np.nan)
-    column_of = dict.fromkeys(reasons, config.input)
-    for number, (name, values) in enumerate(cells.items()):
-        for row, cell in enumerate(values):
-            try:
-                targets_RK[row, number] = _label(cell, classes)
-            except MatfmError as error:
-                reasons.setdefault(row, str(error))
-                column_of.setdefault(row, name)
-    for row in np.flatnonzero(np.isnan(targets_RK).all(axis=1)).tolist():
-        reasons.setdefault(row, "no label: the target cell is empty")
-        column_of.setdefault(row, config.targets[0])
+    encoder = backbone_encoder(config.backbone, config.kind)
+    encoded = encoder(inputs)
+    labels = read_labels(table, config.table, config.targets, config.task, config.conditions, config.weight)
+    unreadable = {**encoded.errors, **table.errors}
+    reasons = {**labels.reasons, **{row: (config.input, reason) for row, reason in unreadable.items()}}
     rejects = [
-        Reject(row, column_of[row], table.columns[column_of[row]][row], reason)
-        for row, reason in sorted(reasons.items())
+        Reject(row, column, table.columns[column][row], reason) for row, (column, reason) in sorted(reasons.items())
     ]
-    _complain(config, table, cells, rejects)
+    _complain(config, table, rejects)
     encoded_used = np.flatnonzero([row not in reasons for row in encoded.rows])
     rows = encoded.rows[encoded_used]
-    usable = UsableRows(table, config.table, config.input, config.kind, rows, targets_RK[rows], classes)
+    usable = UsableRows(table, config.table, config.input, encoder.kind, rows, labels.targets_RK[rows], labels.classes)
     shares = (config.valid_share, config.test_share)
     parts, method = resumed_split(begun, usable) if begun else make_split(config.split, usable, shares, config.seed)
     left_out = [
@@ -239,23 +266,40 @@ def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -
     ]
     rejects = sorted([*rejects, *left_out], key=lambda reject: reject.row)
     rows, encoded_used, parts = (values[parts != UNUSED] for values in (rows, encoded_used, parts))
-    tokens = encoded.tokens.take(encoded_used)
-    tokens.targets_RK = targets_RK[rows].astype(np.float32)
-    kept = [inputs[row] for row in rows]
+    examples = _examples(encoded, encoded_used, labels, rows)
     known = tuple(column_property(config.table, name) for name in config.targets)
-    return LabelledRows(
-        tokens, rows, kept, parts, method, Targets(known, classes), table.rows, rejects, encoded.warnings
+    targets = Targets(known, labels.classes, config.conditions)
+    targets = with_heads(targets, config.fit, examples.take(np.flatnonzero(parts == "train")))
+    kept = [inputs[row] for row in rows]
+    cut = [row for row in encoded.truncated_rows if row not in reasons]
+    reading = {
+        **readings_to_check(encoded.warnings),
+        **vocabulary_report(encoder.kind, encoded.unknown, cut),
+    }
+    return LabelledRows(examples, encoder, rows, kept, parts, method, targets, table.rows, rejects, reading)
+
+
+def _examples(encoded: EncodedRows, encoded_used: np.ndarray, labels: TableLabels, rows: np.ndarray) -> Examples:
+    """The used rows, with what stands beside them; arrays that say nothing are left out."""
+    tokens = encoded.tokens.take(encoded_used)
+    tokens.targets_RK = labels.targets_RK[rows].astype(np.float32)
+    side_RK = labels.side_RK[rows]
+    return Examples(
+        tokens,
+        side_RK if side_RK.any() else None,
+        None if labels.weight_R is None else labels.weight_R[rows].astype(np.float32),
+        None if labels.conditions_RC is None else labels.conditions_RC[rows],
     )
 
 
 def score_parts(labelled: LabelledRows, predicted: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
-    """part -> target -> metric -> value, for parts that have rows."""
+    """part -> target -> metric -> value, for parts that have rows; censored labels are not scored."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for part in PARTS:
         rows = labelled.parts == part
         if not rows.any():
             continue
-        true = labelled.tokens.targets_RK[rows]
+        true = labelled.examples.exact_labels()[rows]
         if labelled.targets.classes:
             name = labelled.targets.properties[0].name
             scores[part] = {name: classification_scores(true[:, 0], predicted[rows])}
@@ -267,22 +311,7 @@ def score_parts(labelled: LabelledRows, predicted: np.ndarray) -> dict[str, dict
     return scores
 
 
-def _label(cell: str, classes: tuple[str, ...] | None) -> float:
-    if classes is None:
-        return parse_number(cell)
-    return float(classes.index(cell.strip())) if cell.strip() else math.nan
-
-
-def _classes(cells: list[str]) -> tuple[str, ...]:
-    names = tuple(sorted({cell.strip() for cell in cells if cell.strip()}))
-    if len(names) < 2:
-        raise MatfmError(f"classification needs at least two classes; the target has {len(names)}")
-    if len(names) > max(20, len(cells) // 5):
-        raise MatfmError(f"the target has {len(names)} different values; is it a regression? Use --task regression")
-    return names
-
-
-def _complain(config: FinetuneConfig, table: Chunk, cells: dict[str, list[str]], rejects: list[Reject]) -> None:
+def _complain(config: FinetuneConfig, table: Chunk, rejects: list[Reject]) -> None:
     """Stop where nothing is left to train on, or where the user asked to stop at bad rows."""
     if rejects and config.on_bad == "stop":
         first = rejects[0]
@@ -293,7 +322,7 @@ def _complain(config: FinetuneConfig, table: Chunk, cells: dict[str, list[str]],
             f"{config.table} has no usable row; the first one, column {first.column!r}: {first.reason}; "
             "check --input, --target and --task"
         )
-    for name in cells:
+    for name in config.targets:
         if config.task == "regression" and sum(reject.column == name for reject in rejects) > table.rows / 2:
             first = next(reject for reject in rejects if reject.column == name)
             raise MatfmError(
@@ -309,44 +338,40 @@ def _residuals(labelled: LabelledRows, mean: np.ndarray) -> dict[str, list[float
     rows = labelled.parts == "valid"
     residuals = {}
     for k, known in enumerate(labelled.targets.properties):
-        errors = np.abs(labelled.tokens.targets_RK[rows, k] - mean[rows, k])
+        errors = np.abs(labelled.examples.exact_labels()[rows, k] - mean[rows, k])
         residuals[known.name] = np.sort(errors[~np.isnan(errors)]).round(6).tolist()
     return residuals
 
 
-def _write_predictions(
-    out: Path, config: FinetuneConfig, labelled: LabelledRows, mean: np.ndarray, std: np.ndarray
-) -> None:
-    """`predictions.parquet`: every used row with its part, labels and predictions."""
+def _write_predictions(out: Path, config: FinetuneConfig, labelled: LabelledRows, predicted: Predicted) -> None:
+    """`predictions.parquet`: every used row with its part, labels (and which are bounds) and predictions."""
     columns: dict[str, Any] = {"row": labelled.rows, config.input: labelled.inputs, "part": list(labelled.parts)}
+    examples = labelled.examples
     for k, name in enumerate(config.targets):
-        columns[name] = labelled.tokens.targets_RK[:, k].astype(np.float64)
-    columns.update(prediction_columns(labelled.targets, config.ensemble, mean, std))
+        columns[name] = examples.tokens.targets_RK[:, k].astype(np.float64)
+        if examples.side_SK is not None:
+            columns[f"{name}_censored"] = [_SIGN[side] for side in examples.side_SK[:, k].tolist()]
+    for c, name in enumerate(config.conditions):
+        assert examples.conditions_SC is not None
+        columns[name] = examples.conditions_SC[:, c].astype(np.float64)
+    columns.update(prediction_columns(labelled.targets, predicted))
     schema = pa.Table.from_pydict(columns).schema
     with table_writer(str(out / "predictions.parquet"), schema) as append:
         append(columns)
 
 
-def prediction_columns(targets: Targets, ensemble: int, mean: np.ndarray, std: np.ndarray) -> dict[str, np.ndarray]:
-    """Output columns: values (with `_std` for ensembles), or class probabilities and the likeliest class."""
-    if targets.classes:
-        name = targets.properties[0].name
-        columns = {f"probability_{label}": mean[:, c].astype(np.float64) for c, label in enumerate(targets.classes)}
-        likeliest = np.array(targets.classes, dtype=object)[mean.argmax(axis=1)]
-        return {f"predicted_{name}": likeliest, **columns}
-    columns = {}
-    for k, known in enumerate(targets.properties):
-        columns[f"predicted_{known.name}"] = mean[:, k].astype(np.float64)
-        if ensemble > 1:
-            columns[f"predicted_{known.name}_std"] = std[:, k].astype(np.float64)
-    return columns
+_SIGN = {-1: "<", 0: "", 1: ">"}
 
 
 def _draw(out: Path, config: FinetuneConfig, labelled: LabelledRows, mean: np.ndarray) -> None:
-    """Parity (first target) or, for two classes, ROC of the test rows; of the training rows if there is no test."""
-    part = next((p for p in ("test", "valid") if (labelled.parts == p).any()), "train")
-    rows = (labelled.parts == part) & ~np.isnan(labelled.tokens.targets_RK[:, 0])
-    true, known = labelled.tokens.targets_RK[rows, 0], labelled.targets.properties[0]
+    """Parity (first target) or, for two classes, ROC of the test rows; of other rows if these have no exact label."""
+    labels_R = labelled.examples.exact_labels()[:, 0]
+    labelled_R = ~np.isnan(labels_R)
+    part = next((p for p in ("test", "valid", "train") if (labelled_R & (labelled.parts == p)).any()), None)
+    if part is None:
+        return
+    rows = labelled_R & (labelled.parts == part)
+    true, known = labels_R[rows], labelled.targets.properties[0]
     title = f"{config.backbone}, {part} rows"
     if not labelled.targets.classes:
         plots.draw_parity(out, known.name, known.unit, true, mean[rows, 0], title)

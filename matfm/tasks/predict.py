@@ -10,20 +10,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from matfm.chem.units import Property
 from matfm.errors import MatfmError
 from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.encoding import EncodedRows, encode_formulas
-from matfm.tasks.finetune import CALIBRATION, ENSEMBLE, prediction_columns
-from matfm.tasks.predictor import Targets, load_predictor, predict_members
-from matfm.tasks.readings import readings_to_check
-from matfm.tasks.tables import Chunk, check_output, iterate_table, table_writer
-
-ERROR = "error"
-SHOWN_REASONS = 5
+from matfm.tasks.examples import Examples
+from matfm.tasks.finetune import CALIBRATION, ENSEMBLE
+from matfm.tasks.kinds import backbone_encoder
+from matfm.tasks.predictions import Predicted, no_rows, predict_members, prediction_columns
+from matfm.tasks.predictor import in_prediction_forms, load_predictor
+from matfm.tasks.row_streams import RowStream
+from matfm.tasks.tables import check_output
+from matfm.tasks.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class PredictConfig:
     table: str
     """Table to read, or - for CSV on standard input."""
     input: str
-    """Column with the formula."""
+    """Column with the formulas, SMILES or SELFIES; conditions of the run are columns of their own names."""
     out: str
     """Table to write."""
     interval: float | None = None
@@ -53,38 +52,31 @@ def run(config: PredictConfig) -> dict[str, Any]:
     """Write one row per input row, in order; unreadable rows get empty values and a reason in `error`."""
     device = resolve_device(config.device)
     members = load_members(config.run)
+    encoder = backbone_encoder(config.run)
     targets = targets_of(members[0])
     widths = _half_widths(config, targets) if config.interval is not None else {}
-    chunks = iterate_table(config.table)
-    first = next(chunks)
-    first.column(config.input, config.table)
-    schema = _schema(first, targets, len(members), widths)
-    rows = failed = 0
-    warnings: dict[int, str] = {}
-    reasons: dict[str, int] = {}
-    with table_writer(config.out, schema) as append, tqdm(desc="predict", unit="row", disable=None, leave=False) as bar:
-        chunk: Chunk | None = first
-        while chunk is not None:
-            encoded = encode_formulas(chunk.columns[config.input])
-            warnings.update({chunk.first_row + row: reading for row, reading in encoded.warnings.items()})
-            columns, errors = _predict_chunk(chunk, encoded, members, targets, widths, device)
-            append({**chunk.columns, **columns})
-            for row, reason in sorted(errors.items()):
-                failed += 1
-                if len(reasons) < SHOWN_REASONS:
-                    reasons[reason] = chunk.first_row + row
-            rows += chunk.rows
-            bar.update(chunk.rows)
-            chunk = next(chunks, None)
+    forms = members[0].config.predict_enumerations
+
+    def columns_of(predicted: Predicted) -> dict[str, np.ndarray]:
+        values = prediction_columns(targets, predicted)
+        return {**values, **_bounds(values, targets, widths)}
+
+    def compute(examples: Examples, cells: list[str]) -> dict[str, np.ndarray]:
+        return columns_of(predict_members(members, in_prediction_forms(examples, encoder, cells, forms), device))
+
+    names = columns_of(no_rows(members))
+    text = {f"predicted_{targets.properties[0].name}"} if targets.classes else set()
+    fields = {name: pa.string() if name in text else pa.float64() for name in names}
+    stream = RowStream(config.table, config.input, config.out, encoder, fields, targets.conditions, "predict")
+    summary = stream.run(compute)
     return {
         "task": "predict",
         "run": config.run,
+        "kind": encoder.kind,
         "out": config.out,
-        "rows_in": rows,
-        "rows_predicted": rows - failed,
-        "rows_with_error": failed,
-        **readings_to_check(warnings),
-        "first_errors": [{"row": row, "reason": reason} for reason, row in reasons.items()],
+        "rows_in": summary.pop("rows_in"),
+        "rows_predicted": summary.pop("rows_done"),
+        **summary,
     }
 
 
@@ -105,32 +97,14 @@ def targets_of(model: MatBERTForProperty) -> Targets:
         Property(name, unit, float(lower), float(upper))
         for name, unit, lower, upper in zip(names, units, head.lower, head.upper, strict=False)
     )
-    return Targets(known, tuple(model.config.class_names) if model.config.class_names else None)
-
-
-def _predict_chunk(
-    chunk: Chunk,
-    encoded: EncodedRows,
-    members: list[MatBERTForProperty],
-    targets: Targets,
-    widths: dict[str, float],
-    device: Any,
-) -> tuple[dict[str, list[Any]], dict[int, str]]:
-    errors = {**encoded.errors, **chunk.errors}
-    readable = np.array([row not in chunk.errors for row in encoded.rows], dtype=bool)
-    rows = encoded.rows[readable]
-    values: dict[str, np.ndarray] = {}
-    if len(rows):
-        mean, std = predict_members(members, encoded.tokens.take(np.flatnonzero(readable)), device)
-        values = prediction_columns(targets, len(members), mean, std)
-        values.update(_bounds(values, targets, widths))
-    names = list(values) or _output_names(targets, len(members), widths)
-    columns: dict[str, list[Any]] = {name: [None] * chunk.rows for name in names}
-    for name, cells in values.items():
-        for row, value in zip(rows.tolist(), cells.tolist(), strict=True):
-            columns[name][row] = value
-    columns[ERROR] = [errors.get(row) for row in range(chunk.rows)]
-    return columns, errors
+    config = model.config
+    return Targets(
+        known,
+        tuple(config.class_names) if config.class_names else None,
+        tuple(config.condition_names or ()),
+        tuple(config.property_two_part or ()),
+        tuple(config.property_log or ()),
+    )
 
 
 def _bounds(values: dict[str, np.ndarray], targets: Targets, widths: dict[str, float]) -> dict[str, np.ndarray]:
@@ -143,21 +117,6 @@ def _bounds(values: dict[str, np.ndarray], targets: Targets, widths: dict[str, f
             ends[f"predicted_{known.name}_lower"] = np.clip(centre - widths[known.name], low, high)
             ends[f"predicted_{known.name}_upper"] = np.clip(centre + widths[known.name], low, high)
     return ends
-
-
-def _output_names(targets: Targets, ensemble: int, widths: dict[str, float]) -> list[str]:
-    width = len(targets.classes or targets.properties)
-    empty = np.zeros((0, width))
-    values = prediction_columns(targets, ensemble, empty, empty)
-    return [*values, *_bounds(values, targets, widths)]
-
-
-def _schema(first: Chunk, targets: Targets, ensemble: int, widths: dict[str, float]) -> pa.Schema:
-    """Input columns as text, then predictions, then the reason; a column of the same name is replaced."""
-    text = {f"predicted_{targets.properties[0].name}"} if targets.classes else set()
-    outputs = {name: pa.string() if name in text else pa.float64() for name in _output_names(targets, ensemble, widths)}
-    types = {**dict.fromkeys(first.columns, pa.string()), **outputs, ERROR: pa.string()}
-    return pa.schema(list(types.items()))
 
 
 def _half_widths(config: PredictConfig, targets: Targets) -> dict[str, float]:

@@ -3,84 +3,34 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from matfm.chem.units import Property
-from matfm.core.batching import EpochBatches, RaggedTokens, TokenBatch
+from matfm.core.batching import EpochBatches, TokenBatch
 from matfm.core.bundled import MODEL_FILE, resolve_weights
-from matfm.core.loop_config import LoopOptions
-from matfm.core.objectives import class_loss
-from matfm.core.optim import OptimizerConfig
 from matfm.core.trainer import Evaluation, LoopConfig, StepFunction, StepOutput, fit, remove_checkpoints
 from matfm.errors import MatfmError
-from matfm.models.inference import predict_properties
+from matfm.models.heads import scale_to_labels
+from matfm.models.inference import predict_statistics
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.saving import load_model, save_model
-from matfm.models.strategies import STRATEGIES, apply_strategy
+from matfm.models.strategies import apply_strategy
+from matfm.tasks.encoding import RowEncoder
+from matfm.tasks.enumeration import encode_forms
+from matfm.tasks.examples import Examples
+from matfm.tasks.fit_config import FitConfig
+from matfm.tasks.kinds import SCRATCH
+from matfm.tasks.targets import Targets
 
-SCRATCH = "scratch:"
-"""`scratch:small` starts from random weights of that size."""
+__all__ = ["FitConfig", "Targets", "check_backbone", "load_predictor", "property_step", "train_predictor"]
 
-
-def _optimizer() -> OptimizerConfig:
-    return OptimizerConfig(learning_rate=5e-4, layer_decay=0.75, warmup=0.1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig(LoopOptions):
-    """How a predictor is trained from a backbone."""
-
-    backbone: str = "matbert-small"
-    """Bundled name, folder, Hub id, or scratch:SIZE."""
-    strategy: str = "full"
-    """full, feature, partial or bitfit."""
-    task: str = "regression"
-    """regression or classification."""
-    epochs: float = 30.0
-    """Passes over the training rows."""
-    tokens_per_batch: int = 256
-    """Tokens of a batch; a formula has one per element and one more."""
-    dropout: float = 0.1
-    """Dropout in the encoder and the head."""
-    loss: str = "l1"
-    """l1, l2 or huber, on scaled targets."""
-    pooling: str = "mean"
-    """mean or cls."""
-    label_smoothing: float = 0.0
-    """Share of a class target spread over all classes (classification)."""
-    evaluations: int = 10
-    """Evaluations on the validation rows, if there are any; the best weights are kept."""
-    optimizer: OptimizerConfig = field(default_factory=_optimizer)
-    """Optimizer and schedule."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.label_smoothing < 1:
-            raise MatfmError(f"label_smoothing is {self.label_smoothing}; it is a share in [0, 1)")
-        if self.label_smoothing and self.task != "classification":
-            raise MatfmError(f"label_smoothing is {self.label_smoothing} and task is {self.task}; it is for classes")
-        if self.strategy not in STRATEGIES:
-            raise MatfmError(f"strategy is {self.strategy!r}; choose one of {', '.join(STRATEGIES)}")
-        if self.task not in ("regression", "classification"):
-            raise MatfmError(f"task is {self.task!r}; choose regression or classification")
-        if self.epochs <= 0:
-            raise MatfmError(f"epochs is {self.epochs}; it must be positive")
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What the columns of the target table mean."""
-
-    properties: tuple[Property, ...]
-    classes: tuple[str, ...] | None = None
-    """Names of the classes; the target is then the class's index."""
+PREDICTION_SEED = 0
+"""Of the written forms that a prediction is the mean over: the same for every table and run."""
 
 
 def check_backbone(name: str) -> None:
@@ -94,8 +44,9 @@ def check_backbone(name: str) -> None:
 def train_predictor(
     config: FitConfig,
     targets: Targets,
-    train: RaggedTokens,
-    valid: RaggedTokens | None,
+    encoder: RowEncoder,
+    train: Examples,
+    valid: Examples | None,
     folder: Path,
     seed: int,
     device: torch.device,
@@ -105,17 +56,18 @@ def train_predictor(
 ) -> tuple[MatBERTForProperty, dict[str, Any]]:
     """One trained model, saved in `folder`, and what `fit` says of it.
 
-    `record` is the resolved configuration to keep beside the weights.
-    With `resume`, a model already saved there is loaded, and an interrupted one is continued.
+    `targets` are as `with_heads` leaves them, `encoder` made the tokens, `record` is the resolved configuration to keep
+    beside the weights. With `resume`, a model already saved there is loaded, and an interrupted one is continued.
     """
     if resume and (folder / MODEL_FILE).is_file():
         return load_predictor(folder), {}
+    config = config.for_kind(encoder.kind)
     torch.manual_seed(seed)
-    model = new_predictor(config, targets, train)
+    model = new_predictor(config, targets, encoder, train)
     share = apply_strategy(model, config.strategy, model.matbert.layers_from_top)
-    batches = EpochBatches(train, config.tokens_per_batch, seed)
+    batches = EpochBatches(train.in_epochs(seed), config.tokens_per_batch, seed, config.length_pool)
     steps = math.ceil(config.epochs * batches.batches_per_epoch / config.accumulate)
-    has_valid = valid is not None and len(valid) > 0
+    has_valid = valid is not None and not np.isnan(valid.exact_labels()).all()
     loop = LoopConfig(
         **config.options(),
         steps=steps,
@@ -124,7 +76,7 @@ def train_predictor(
     )
     result = fit(
         model,
-        smoothed_class_step(config.label_smoothing) if config.label_smoothing else property_step,
+        step_beside(config, targets, train, device),
         batches,
         config.optimizer,
         loop,
@@ -141,38 +93,64 @@ def train_predictor(
     return model, {**result, "trainable_share": share}
 
 
-def new_predictor(config: FitConfig, targets: Targets, train: RaggedTokens) -> MatBERTForProperty:
-    """Backbone weights with a fresh head, scaled to the training targets."""
+def new_predictor(config: FitConfig, targets: Targets, encoder: RowEncoder, train: Examples) -> MatBERTForProperty:
+    """Backbone weights with a fresh head, scaled to the training targets and conditions."""
     head = {
         "property_names": [p.name for p in targets.properties],
         "property_units": [p.unit for p in targets.properties],
         "property_loss": config.loss,
+        "property_quantiles": list(config.quantiles),
+        "property_two_part": list(targets.two_part) if any(targets.two_part) else None,
+        "property_log": list(targets.log) if any(targets.log) else None,
+        "condition_names": list(targets.conditions) or None,
         "class_names": list(targets.classes) if targets.classes else None,
+        "predict_enumerations": config.predict_enumerations,
         "hidden_dropout_prob": config.dropout,
         "pooling": config.pooling,
     }
     if config.backbone.startswith(SCRATCH):
-        model = MatBERTForProperty(MatBERTConfig.of_size(config.backbone.removeprefix(SCRATCH), **head))
+        size = config.backbone.removeprefix(SCRATCH)
+        strings = {"vocab_size": len(encoder.tokenizer), "position_embedding": "rotary"}
+        architecture = {} if encoder.kind == "composition" else strings
+        model = MatBERTForProperty(MatBERTConfig.of_size(size, **architecture, **head))
     else:
-        model = load_backbone(config.backbone, head)
+        model = load_backbone(config.backbone, head, len(encoder.tokenizer))
+    written = np.arange(len(train)) if train.forms is None else train.forms[:-1]
     if not targets.classes:
-        targets_RK = train.targets_RK.astype(np.float64)
-        scale_K = torch.from_numpy(np.nanstd(targets_RK, axis=0)).float()
-        model.property_head.set_scaling(torch.from_numpy(np.nanmean(targets_RK, axis=0)).float(), scale_K)
-        model.property_head.set_bounds(*torch.tensor([p.limits for p in targets.properties]).T)
+        scale_to_labels(model.property_head, train.tokens.targets_RK[written], [p.limits for p in targets.properties])
+    if train.conditions_SC is not None:
+        model.property_head.set_conditions(train.conditions_SC[written])
     return model
 
 
-def load_backbone(name: str, head: dict[str, Any]) -> MatBERTForProperty:
-    """Encoder weights by name; the head is new."""
+def load_backbone(name: str, head: dict[str, Any], vocabulary: int) -> MatBERTForProperty:
+    """Encoder weights by name; the head is new.
+
+    Raises:
+        MatfmError: the tokenizer has more tokens than the encoder.
+    """
     encoder: MatBERTModel = load_model(MatBERTModel, name)
     config = encoder.config
+    if vocabulary > config.vocab_size:
+        raise MatfmError(
+            f"the tokenizer in {name} has {vocabulary} tokens and its model {config.vocab_size}; save both"
+        )
     for key, value in head.items():
         setattr(config, key, value)
 
     model = MatBERTForProperty(config)
     model.matbert.load_state_dict(encoder.state_dict())
     return model
+
+
+def in_training_forms(examples: Examples, encoder: RowEncoder, cells: list[str], count: int, seed: int) -> Examples:
+    """Training rows in up to `count` written forms each; as they are for 0 and 1. `cells` are their inputs."""
+    return examples.in_forms(*encode_forms(encoder, cells, count, seed)) if count > 1 else examples
+
+
+def in_prediction_forms(examples: Examples, encoder: RowEncoder, cells: list[str], count: int) -> Examples:
+    """Rows in the written forms that a prediction is the mean over."""
+    return in_training_forms(examples, encoder, cells, count, PREDICTION_SEED)
 
 
 def load_predictor(folder: str | Path) -> MatBERTForProperty:
@@ -187,36 +165,58 @@ def property_step(model: MatBERTForProperty, batch: TokenBatch, _: torch.Generat
     return StepOutput(*model.loss(raw, batch.targets_BK))
 
 
-def smoothed_class_step(label_smoothing: float) -> StepFunction:
-    """Cross-entropy against smoothed labels."""
+def step_beside(config: FitConfig, targets: Targets, train: Examples, device: torch.device) -> StepFunction:
+    """Supervised loss with what stands beside the labels: weights, sides of censored labels, conditions."""
+    weight_S = (
+        _class_balanced(train, len(targets.classes))
+        if config.class_weights == "balanced" and targets.classes
+        else train.weight_S
+    )
+    side_SK = train.side_SK if train.side_SK is not None and train.side_SK.any() else None
+    beside = [
+        None if values is None else torch.from_numpy(values).to(device)
+        for values in (train.conditions_SC, side_SK, weight_S)
+    ]
 
     def step(model: MatBERTForProperty, batch: TokenBatch, _: torch.Generator) -> StepOutput:
-        raw_BC = model.raw_packed(batch.ids_N, batch.amounts_N, batch.layout)
-        return StepOutput(*class_loss(raw_BC, batch.targets_BK[:, 0], label_smoothing))
+        conditions_BC, side_BK, weight_B = (_of(values, batch.rows_B) for values in beside)
+        raw = model.raw_packed(batch.ids_N, batch.amounts_N, batch.layout, conditions_BC)
+        return StepOutput(*model.property_head.loss(raw, batch.targets_BK, side_BK, weight_B, config.label_smoothing))
 
     return step
 
 
-def predict_members(
-    members: list[MatBERTForProperty], data: RaggedTokens, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the members, each (R, K) in physical units or class probabilities."""
-    every = np.stack([predict_properties(member.to(device), data, device) for member in members])
-    return every.mean(axis=0), every.std(axis=0)
+def _of(values: Tensor | None, rows_B: Tensor) -> Tensor | None:
+    return None if values is None else values[rows_B]
 
 
-def _validation(valid: RaggedTokens, task: str, device: torch.device) -> Evaluation:
-    """Mean absolute error in standard deviations, or mean negative log-likelihood (nats)."""
-    true = valid.targets_RK
+def _class_balanced(train: Examples, classes: int) -> np.ndarray:
+    """Weights that give every class the same sum, times those of the rows; mean 1 where rows weigh the same.
+
+    A class's rows weigh rows / (classes · rows of the class), as scikit-learn's `class_weight="balanced"`.
+    """
+    label_S = train.tokens.targets_RK[:, 0].astype(int)
+    weight_S = np.ones(len(train)) if train.weight_S is None else train.weight_S.astype(np.float64)
+    of_class = np.bincount(label_S, weight_S, minlength=classes)
+    present = of_class > 0
+    factor = np.divide(weight_S.sum(), present.sum() * of_class, out=np.zeros(classes), where=present)
+    return (weight_S * factor[label_S]).astype(np.float32)
+
+
+def _validation(valid: Examples, task: str, device: torch.device) -> Evaluation:
+    """Mean absolute error in standard deviations of the exact labels, or mean negative log-likelihood (nats)."""
+    labels = valid.exact_labels()
+    labelled_K = ~np.isnan(labels).all(axis=0)
+    true = labels[:, labelled_K]
     spread = np.nanstd(true, axis=0)
     spread = np.where(spread > 0, spread, 1.0)
 
     def evaluate(model: nn.Module) -> dict[str, float]:
-        predicted = predict_properties(model, valid, device)
+        predicted = predict_statistics(model, valid.tokens, device, valid.conditions_SC)[..., 0]
         if task == "classification":
             present = ~np.isnan(true[:, 0])
             chosen = predicted[present, true[present, 0].astype(int)]
             return {"score": float(-np.log(chosen.clip(1e-12)).mean())}
-        return {"score": float(np.nanmean(np.abs(predicted - true) / spread))}
+        return {"score": float(np.nanmean(np.abs(predicted[:, labelled_K] - true) / spread))}
 
     return evaluate

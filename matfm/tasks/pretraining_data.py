@@ -126,7 +126,7 @@ def _completed(read: _Read, seed: int) -> Part:
     tokens, part = read.encoded.tokens, read.part
     varied = part.varied
     if varied is not None:
-        varied = VariedTokens(varied.sequences, tokens.targets_RK, varied.ways, seed)
+        varied = VariedTokens(varied.sequences, tokens.targets_RK, varied.starts, seed)
     return Part(tokens, varied, read.key_R.view(np.int64), part.fingerprints_RW, part.units)
 
 
@@ -184,7 +184,7 @@ def _read_molecules(config: PretrainConfig, cells: list[str], out: Path, path: s
     ways = settings.enumerations + 1
     tokens = sequences.take(np.arange(len(found.rows)) * ways) if ways > 1 else sequences
     encoded = EncodedRows(tokens, found.rows, found.errors)
-    varied = VariedTokens(sequences, tokens.targets_RK, ways, config.seed) if ways > 1 else None
+    varied = VariedTokens.evenly(sequences, tokens.targets_RK, ways, config.seed) if ways > 1 else None
     notes = {"unknown_tokens": lines.unknown.total(), "truncated": lines.truncated}
     part = Part(tokens, varied, None, found.fingerprints_RW, found.units)
     return _Read(encoded, found.key_R, part, found.descriptors_RD if names else None, names, notes)

@@ -77,7 +77,7 @@ class Part:
     @property
     def ways(self) -> int:
         """In how many ways each row is written."""
-        return 1 if self.varied is None else self.varied.ways
+        return 1 if self.varied is None else int(self.varied.starts[1])
 
     def batches(self, tokens: int, seed: int, length_pool: int) -> EpochBatches | TokenReader:
         """Endless training batches; `rows_B` numbers sequences."""
@@ -108,7 +108,7 @@ class Part:
     def take(self, rows: np.ndarray) -> Part:
         """Some of the rows (not of a token file)."""
         sequences = (rows[:, None] * self.ways + np.arange(self.ways)).reshape(-1)
-        varied = self.varied and VariedTokens(
+        varied = self.varied and VariedTokens.evenly(
             self.varied.sequences.take(sequences), self.varied.targets_RK[rows], self.ways, self.varied.seed
         )
         return Part(

@@ -16,7 +16,7 @@ def varied():
     """Sequence s has the ids [s, s, …] and row r the target r."""
     lengths = np.random.default_rng(0).integers(1, 9, ROWS * WAYS)
     sequences = RaggedTokens.from_sequences([([s] * n, [0.0] * n) for s, n in enumerate(lengths.tolist())])
-    return VariedTokens(sequences, np.arange(ROWS, dtype=np.float32)[:, None], WAYS, seed=5)
+    return VariedTokens.evenly(sequences, np.arange(ROWS, dtype=np.float32)[:, None], WAYS, seed=5)
 
 
 def test_every_epoch_has_each_row_once_and_as_many_epochs_as_ways_see_all(varied):
@@ -84,3 +84,13 @@ def test_a_reader_leaves_out_what_is_not_kept(varied):
     resumed = TokenReader(data, 40, seed=0, length_pool=2, keep=lambda rows: rows % 5 == 0)
     resumed.load_state_dict(reader.state_dict())
     assert resumed.next().rows_B.tolist() == reader.next().rows_B.tolist()
+
+
+def test_rows_may_have_different_numbers_of_ways():
+    """Rows 0, 1, 2 with one, three and two sequences, whose only token is their number."""
+    starts = np.array([0, 1, 4, 6])
+    sequences = RaggedTokens.from_sequences([([number], [0.0]) for number in range(6)])
+    varied = VariedTokens(sequences, np.zeros((3, 0), np.float32), starts, seed=0)
+    seen = [varied.of_epoch(epoch).numbers_R for epoch in range(6)]
+    assert all(np.searchsorted(starts, numbers, "right").tolist() == [1, 2, 3] for numbers in seen)
+    assert all(len({int(numbers[row]) for numbers in seen}) == count for row, count in enumerate((1, 3, 2)))

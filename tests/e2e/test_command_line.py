@@ -326,6 +326,7 @@ def test_options_are_those_of_the_contract():
         "finetune": {"--input", "--target", "--out", "--kind", "--task", "--backbone", "--strategy", "--split",
                      "--ensemble", "--epochs", "--seed", "--device", "--on-bad", "--set", "--resume"},
         "predict": {"--input", "--out", "--interval", "--device"},
+        "embed": {"--input", "--out", "--layer", "--pooling", "--device"},
         "leakage": {"--input", "--train-input", "--kind", "--out"},
     }  # fmt: skip
     commands = typer.main.get_command(app).commands
