@@ -128,11 +128,11 @@ def test_selfies_are_a_kind_of_their_own(tmp_path):
 def test_a_killed_run_with_enumeration_and_weights_resumes_to_the_same_weights(tmp_path):
     table = write(tmp_path / "t.csv", smiles=SMILES[:60], logp=LOGP[:60], w=[1 + n % 3 for n in range(60)])
     base = ["finetune", str(table), "--input", "smiles", "--target", "logp", "--kind", "smiles", "--backbone", "scratch:tiny",
-            "--epochs", "60", "--set", "fit.enumerate=3", "--set", "weight=w", "--set", "fit.tokens_per_batch=512",
-            "--set", "fit.checkpoint_every=10", "--device", "cpu"]  # fmt: skip
+            "--epochs", "25", "--set", "fit.enumerate=3", "--set", "weight=w", "--set", "fit.tokens_per_batch=512",
+            "--set", "fit.checkpoint_every=5", "--device", "cpu"]  # fmt: skip
     call(*base, "--out", tmp_path / "whole")
     arguments = [*base, "--out", str(tmp_path / "cut")]
-    assert killed_in_the_middle(arguments, tmp_path / "cut", after_step=60)
+    assert killed_in_the_middle(arguments, tmp_path / "cut", after_step=25)
     call(*arguments, "--resume")
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
 
