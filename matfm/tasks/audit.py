@@ -58,8 +58,8 @@ class Verdict:
     allowed: bool
     sentence: str
     """What to print beside the score, or why there must be none."""
-    contaminated_share: float | None
-    """Share of the test rows whose substance occurs in pretraining, with whatever labels; None if not comparable."""
+    contaminated_share: float
+    """Share of the test rows whose substance occurs in pretraining, with whatever labels; 0 for other kinds."""
 
 
 def run(config: AuditConfig) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def may_be_scored(weights: str, benchmark: str, label: str | None = None) -> Ver
         for entry in labels
         if entry["same_family"]
     ]
-    return Verdict(True, ", ".join(said) + "; no label of a test row was seen.", pair["identical_share"])
+    return Verdict(True, ", ".join(said) + "; none with the label that is scored.", pair["identical_share"])
 
 
 def _refusal(weights: str, benchmark: str, entry: dict[str, Any]) -> str:

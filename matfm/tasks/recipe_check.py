@@ -73,7 +73,7 @@ def _lacking_of(column: Column) -> list[str]:
     lacking = []
     if not column.property:
         lacking.append(f"the property of column {column.name!r} is empty: write what it is, for example band_gap")
-    elif known.name not in PROPERTIES and not column.unit:
+    elif known.name not in PROPERTIES and not column.unit and column.task == "regression":
         lacking.append(f"the unit of column {column.name!r} is empty: write it, or 1 for a plain number")
     elif known.name in PROPERTIES and known.unit and not column.unit:
         lacking.append(

@@ -151,7 +151,7 @@ def _column(name: str, cells: list[str]) -> tuple[str, bool]:
     bounds = known.in_unit(unit) if in_table and unit else known
     if in_table and bounds.lower is not None and bounds.upper is not None:
         inline += f", range = [{bounds.lower!r}, {bounds.upper!r}]"
-    return f"{{ {inline} }}", not unit and not (in_table and not known.unit)
+    return f"{{ {inline} }}", not unit and not two and not (in_table and not known.unit)
 
 
 def _recipe(table: Path, out: Path, kind: str, rows: int, name: str, columns: list[str], split: str) -> str:
