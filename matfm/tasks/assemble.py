@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,7 @@ def gather(recipe: Recipe, file: Path) -> Gathered:
                 _put(result.texts.setdefault(table.split, []), rows_C, labels)
             rows += rows_C
         if row_of is not None and len(set(rows)) < len(rows):
-            twice = next(row for row in rows if rows.count(row) > 1)
+            twice = Counter(rows).most_common(1)[0][0]
             raise MatfmError(
                 f"{recipe.name}: {result.inputs[twice]!r} is twice in {', '.join(table.members.values())}; tables that "
                 "are joined need every input once"
