@@ -93,7 +93,7 @@ def audit(
             seen = _seen(one, own, given, held)
             together[one.name].append(seen)
             pairs.append(_pair(one, seen, given.name))
-    pairs += [_pair(one, _joined(seen), ALL) for one in evaluate if len(seen := together[one.name]) > 1]
+    pairs += [_pair(one, _joined(found), ALL) for one in evaluate if len(found := together[one.name]) > 1]
     return {
         "format": FORMAT,
         "pretrain": [summary_of(one) for one in pretrain],

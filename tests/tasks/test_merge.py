@@ -30,6 +30,18 @@ def test_compositions_are_there_once_with_their_sources_and_labels(small_recipes
     assert (summary["rows_read"], summary["rows_repeated"]) == (15, 4)
 
 
+@pytest.mark.parametrize(("reduce", "value"), [("first", 3.0), ("mean", 2.0), ("min", 1.0)])
+def test_several_labels_of_one_composition_become_one(small_recipes, tmp_path, reduce, value):
+    (small_recipes / "reduced.toml").write_text(
+        (small_recipes / "all_formulas.toml").read_text().partition("[merge]")[0].replace("rows = 11", "rows = 2")
+        + f'[merge]\nparts = [{{ recipe = "twice", labels = ["gap"], reduce = "{reduce}" }}]\n'
+    )
+    table = pq.read_table(run(BuildConfig(str(small_recipes / "reduced.toml"), str(tmp_path / "out")))["table"])
+    assert table.to_pydict() == {
+        "formula": ["Fe2O3", "GaN"], "sources": ["twice", "twice"], "twice_gap": [value, None],
+    }  # fmt: skip
+
+
 def test_molecules_are_compared_by_canonical_smiles_and_test_molecules_are_left_out(small_recipes, tmp_path):
     summary, table = build("all_molecules", tmp_path)
     rows = dict(zip(table["smiles"].to_pylist(), table["sources"].to_pylist(), strict=True))
