@@ -87,7 +87,7 @@ PROPERTIES: dict[str, Property] = {
             description="heat of formation of the five-atom perovskite cell",
             family="formation_energy",
         ),
-        Property("energy_per_atom", "eV/atom", None, None, "total energy per atom", "energy_per_atom"),
+        Property("energy_per_atom", "eV/atom", None, None, "total energy per atom", "formation_energy"),
         Property("e_above_hull", "eV/atom", 0.0, None, "energy above the convex hull", "stability"),
         Property("decomposition_energy", "eV/atom", None, None, "energy towards competing phases", "stability"),
         Property("exfoliation_energy", "meV/atom", None, None, "energy to peel off one layer", "exfoliation_energy"),

@@ -1,4 +1,4 @@
-"""`matfm data …`: recipes, vocabularies, token files, validity and leakage of tables."""
+"""`matfm data …`: recipes, audits, vocabularies, token files, validity and leakage of tables."""
 
 from __future__ import annotations
 
@@ -15,37 +15,109 @@ app = typer.Typer(
 
 
 @app.command("list")
-def data_list() -> None:
-    """The shipped recipes."""
-    from matfm.tasks.recipes import load_recipe, recipe_names
+def data_list(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with everything, and nothing else.")] = False,
+) -> None:
+    """The shipped recipes: rows, task, unit, licence, size, citation."""
+    from matfm.tasks import catalogue
 
-    recipes = [load_recipe(name) for name in recipe_names()]
-    for recipe in recipes:
-        typer.echo(f"{recipe.name:24} {recipe.rows:>9,} rows  {recipe.title}")
-    finish({"recipes": [recipe.name for recipe in recipes]})
+    entries = catalogue.entries()
+    if as_json:
+        finish({"recipes": entries})
+        return
+    typer.echo(catalogue.readable(entries))
+    finish({"recipes": [entry["name"] for entry in entries]})
 
 
 @app.command("show")
 def data_show(name: str) -> None:
-    """What a recipe holds: columns, units, licence, citation, published scores."""
+    """The datasheet of a recipe: columns, units, licence, citation, splits, published scores."""
     from matfm.core.config import to_mapping
+    from matfm.tasks.datasheet import described
     from matfm.tasks.recipes import load_recipe
 
     recipe = load_recipe(name)
-    typer.echo(f"{recipe.name}: {recipe.title}\n{recipe.rows:,} rows. {recipe.notes}\nLicence: {recipe.license}")
-    for column, unit in recipe.column_units().items():
-        typer.echo(f"  {column} ({unit})")
-    for cited in recipe.citation:
-        typer.echo(f"  cite: {cited}")
+    typer.echo(described(recipe))
     finish(to_mapping(recipe))
 
 
 @app.command("build")
-def data_build(name: str, out: Out, cache: Cache = None, offline: Offline = False) -> None:
-    """Build a recipe (by name or .toml) into a Parquet table."""
+def data_build(
+    names: Annotated[list[str], typer.Argument(help="Recipes: names, patterns ('matbench_*') or .toml files.")],
+    out: Out,
+    exclude: Annotated[
+        list[str], typer.Option("--exclude", help="Leave out what this evaluation set tests on; repeat for more.")
+    ] = [],  # noqa: B006 (Typer copies)
+    cache: Cache = None,
+    offline: Offline = False,
+) -> None:
+    """Build recipes into Parquet tables; of several, each into its own folder. What is there already is kept."""
     from matfm.tasks import data as task
 
-    finish(task.run(task.BuildConfig(name, str(out), cache, offline)))
+    config = task.BuildConfig(names[0], str(out), cache, offline, tuple(exclude))
+    single = len(names) == 1 and not set("*?[") & set(names[0])
+    summary = task.run(config) if single else task.run_all(names, config)
+    if not summary["built"]:
+        typer.echo("already built from the same recipe; nothing to do", err=True)
+    finish(summary)
+
+
+@app.command("check")
+def data_check(
+    recipe: Annotated[str, typer.Argument(help="Your own recipe (.toml).")],
+    cache: Cache = None,
+    offline: Offline = False,
+) -> None:
+    """Whether a recipe of your own is complete and its file is what it says; exit code 2 if not."""
+    from matfm.errors import MatfmError
+    from matfm.tasks import recipe_check as task
+
+    summary = task.run(recipe, cache, offline)
+    for sentence in summary["lacking"]:
+        typer.echo(f"- {sentence}")
+    finish(summary)
+    if not summary["complete"]:
+        raise MatfmError(f"{recipe} is not complete: {len(summary['lacking'])} thing(s) to do, listed above")
+
+
+@app.command("init")
+def data_init(
+    table: Annotated[str, typer.Argument(help="Your table: CSV, TSV, JSONL or Parquet.")],
+    out: Annotated[str | None, typer.Option("--out", help="Recipe to write [default: beside the table].")] = None,
+    input_column: Annotated[str | None, typer.Option("--input", help="Input column, if the guess is wrong.")] = None,
+) -> None:
+    """Write a recipe for a table of your own, with columns, kinds and units guessed."""
+    from matfm.tasks import recipe_init as task
+
+    summary = task.run(task.InitConfig(table, out, input_column))
+    typer.echo(f"{summary['recipe']} is written; fill in: {', '.join(summary['to_fill'])}")
+    finish(summary)
+
+
+@app.command("audit")
+def data_audit(
+    pretrain: Annotated[
+        list[str],
+        typer.Option("--pretrain", help="Recipe, pattern or table; NAME:a,b for the labels used. Repeat for more."),
+    ],
+    evaluate: Annotated[list[str], typer.Option("--evaluate", help="Evaluation sets, likewise.")],
+    out: Annotated[
+        str | None, typer.Option("--out", help="Folder (of the weights) for audit.json and audit.md.")
+    ] = None,
+    input_column: Annotated[
+        str | None, typer.Option("--input", help="Input column of tables that matfm did not build.")
+    ] = None,
+    kind: Annotated[Kind, typer.Option("--kind", help="What that column holds.")] = Kind.composition,
+    cache: Cache = None,
+    offline: Offline = False,
+) -> None:
+    """What pretraining shares with evaluation sets: substances, and labels of the same property family."""
+    from matfm.tasks import audit as task
+
+    sets = (tuple(pretrain), tuple(evaluate))
+    summary = task.run(task.AuditConfig(*sets, out, input_column, kind.value, cache, offline))
+    typer.echo(task.markdown(summary))
+    finish(summary)
 
 
 @app.command("encode")

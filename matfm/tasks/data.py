@@ -1,28 +1,24 @@
-"""`matfm data`: build a recipe into a typed Parquet table with units, folds and a list of rejects."""
+"""`matfm data build`: recipes into typed Parquet tables with units, folds, a list of rejects and a datasheet."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from matfm.chem.formula import read_formula
-from matfm.core.files import atomic_path, write_json
-from matfm.errors import MatfmError, RunError
-from matfm.tasks.recipes import Column, Folds, Recipe, SourceTable, load_recipe
-from matfm.tasks.sources import default_cache, fetch, read_member
+from matfm.core.files import atomic_path, sha256_of, write_json, write_text
+from matfm.errors import MatfmError
+from matfm.tasks.datasheet import datasheet
+from matfm.tasks.labelled_sets import SetLoader, keys_of_tests
+from matfm.tasks.materialise import materialise
+from matfm.tasks.recipes import Recipe, load_recipe, matching
+from matfm.tasks.rejects import Reject, reject_writer, write_rejects
 
 INPUT_COLUMN = "formula"
 
@@ -34,160 +30,105 @@ class BuildConfig:
     recipe: str
     """Name of a shipped recipe or path of a .toml."""
     out: str
-    """Folder for `<name>.parquet`, `rejects.csv` and `summary.json`."""
+    """Folder for `<name>.parquet`, `rejects.csv`, `datasheet.md` and `summary.json`."""
     cache: str | None = None
     """Folder of fetched files; default `$MATFM_CACHE` or the user's cache."""
     offline: bool = False
     """Use only the cache."""
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A value or a row that was not used."""
-
-    row: int
-    column: str
-    value: str
-    reason: str
-
-
-@contextmanager
-def reject_writer(path: Path) -> Iterator[Callable[[Reject], object]]:
-    """Yield a function that adds a line to `rejects.csv`: row (from 0), column, value, reason."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["row", "column", "value", "reason"])
-        yield lambda reject: writer.writerow((reject.row, reject.column, reject.value, reject.reason))
-
-
-def write_rejects(path: Path, rejects: list[Reject]) -> None:
-    """`rejects.csv` of a list."""
-    with reject_writer(path) as write:
-        for reject in rejects:
-            write(reject)
+    exclude: tuple[str, ...] = ()
+    """Evaluation sets whose compositions or molecules are left out: names, patterns (matbench_*), or tables."""
 
 
 def run(config: BuildConfig) -> dict[str, Any]:
-    """Build the table; returns the summary."""
+    """Build the table, or say that it is there already; returns the summary."""
     recipe = load_recipe(config.recipe)
-    beside = Path(config.recipe).parent if config.recipe.endswith(".toml") else None
-    archive = fetch(recipe.source, Path(config.cache) if config.cache else default_cache(), config.offline, beside)
     out = Path(config.out)
-    table, rejects = _assemble(recipe, archive)
-    if table.num_rows != recipe.rows:
-        raise RunError(
-            f"{recipe.name} has {table.num_rows} rows but the recipe promises {recipe.rows}; nothing written"
-        )
-    if recipe.folds:
-        table = _with_folds(table, recipe.folds)
     path = out / f"{recipe.name}.parquet"
+    asked = _digest(recipe, config)
+    if (found := _built(out, path, asked)) is not None:
+        return {**found, "built": False}
+    made = materialise(config.recipe, config.cache, config.offline)
+    table, dropped = held_out(made.table, recipe, config)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary)
-    write_rejects(out / "rejects.csv", rejects)
+    write_rejects(out / "rejects.csv", made.rejects)
     summary = {
+        "task": "data build",
         "recipe": recipe.name,
         "version": recipe.version,
         "table": str(path),
         "rows": table.num_rows,
-        "rejected_values": len(rejects),
+        **made.counts,
+        "rejected_values": len(made.rejects),
+        **({"excluded": dropped, "rows_excluded": made.table.num_rows - table.num_rows} if config.exclude else {}),
         "columns": table.schema.names,
-        "source_sha256": recipe.source.sha256,
+        "source_sha256": recipe.source.sha256 if recipe.source else None,
+        "recipe_sha256": asked,
+        "table_sha256": sha256_of(path),
     }
+    write_text(out / "datasheet.md", datasheet(recipe, table, made.rejects, summary))
     write_json(out / "summary.json", summary)
-    return summary
+    return {**summary, "built": True}
 
 
-def _assemble(recipe: Recipe, archive: Path) -> tuple[pa.Table, list[Reject]]:
-    """Join the recipe's tables on the formula, in order of first appearance."""
-    rows: dict[str, int] = {}
-    repeated = len(recipe.tables) == 1
-    formulas: list[str] = []
-    cells: list[tuple[str, Column | None, dict[int, str]]] = []
-    for table in recipe.tables:
-        values: dict[str, dict[int, str]] = {column.name: {} for column in table.columns}
-        labels: dict[int, str] = {}
-        for label, record in _records(table, archive):
-            formula = record[table.input]
-            row = len(formulas) if repeated else rows.setdefault(formula, len(formulas))
-            if row == len(formulas):
-                formulas.append(formula)
-            labels[row] = label
-            for column in table.columns:
-                values[column.name][row] = record[column.source]
-        cells.extend((column.name, column, values[column.name]) for column in table.columns)
-        if table.split:
-            cells.append((table.split, None, labels))
-    return _typed(recipe, formulas, cells)
+def run_all(names: Sequence[str], config: BuildConfig) -> dict[str, Any]:
+    """Build several recipes, each in the folder of its name inside `config.out`; returns the summary of all."""
+    summaries = []
+    for name in matching(names):
+        folder = Path(config.out) / load_recipe(name).name
+        summaries.append(run(replace(config, recipe=name, out=str(folder))))
+    return {
+        "task": "data build",
+        "out": config.out,
+        "recipes": [summary["recipe"] for summary in summaries],
+        "rows": sum(summary["rows"] for summary in summaries),
+        "rejected_values": sum(summary["rejected_values"] for summary in summaries),
+        "built": sum(summary["built"] for summary in summaries),
+        "already_built": sum(not summary["built"] for summary in summaries),
+    }
 
 
-def _records(table: SourceTable, archive: Path) -> list[tuple[str, dict[str, str]]]:
-    records: list[tuple[str, dict[str, str]]] = []
-    for label, member in table.members.items():
-        reader = csv.DictReader(io.StringIO(read_member(archive, member)))
-        for name in (table.input, *(column.source for column in table.columns)):
-            if name not in (reader.fieldnames or ()):
-                raise MatfmError(f"{member} has no column {name!r}; it has {', '.join(reader.fieldnames or ())}")
-        records.extend((label, record) for record in reader)
-    return records
+def held_out(table: pa.Table, recipe: Recipe, config: BuildConfig) -> tuple[pa.Table, dict[str, int]]:
+    """The table without the test rows of `config.exclude`, and how many rows equal those of each evaluation set.
+
+    Raises:
+        MatfmError: an evaluation set of another kind than the recipe.
+    """
+    if not config.exclude:
+        return table, {}
+    loader = SetLoader(config.cache, config.offline)
+    wanted: dict[str, set[str]] = {}
+    for held in (one for name in config.exclude for one in loader.load(name)):
+        if held.kind != recipe.kind:
+            raise MatfmError(f"--exclude {held.name}: it holds {held.kind} inputs and {recipe.name} {recipe.kind}")
+        if held.name != recipe.name:
+            wanted[held.name] = {key for key in keys_of_tests(held, loader.of(held.kind)) if key}
+    texts = table[recipe.input].to_pylist()
+    found = list(loader.of(recipe.kind).among(texts, set().union(*wanted.values())))
+    dropped = {name: sum(key in keys for key in found if key) for name, keys in wanted.items()}
+    kept = table.filter(pa.array([key is None for key in found]))
+    said = json.loads(table.schema.metadata[b"matfm"]) | {"excluded": list(wanted)}
+    return kept.replace_schema_metadata({"matfm": json.dumps(said, ensure_ascii=False)}), dropped
 
 
-def _typed(
-    recipe: Recipe, formulas: list[str], cells: list[tuple[str, Column | None, dict[int, str]]]
-) -> tuple[pa.Table, list[Reject]]:
-    """Parse formulas and values; what cannot be read or lies outside its range is rejected with a reason."""
-    rejects: list[Reject] = []
-    kept: list[int] = []
-    for row, formula in enumerate(tqdm(formulas, desc=f"{recipe.name}: formulas", disable=None, leave=False)):
-        try:
-            read_formula(formula)
-            kept.append(row)
-        except MatfmError as error:
-            rejects.append(Reject(row, INPUT_COLUMN, formula, str(error)))
-    fields = [pa.field(INPUT_COLUMN, pa.string(), nullable=False)]
-    arrays: list[list[Any]] = [[formulas[row] for row in kept]]
-    for name, column, values in cells:
-        if column is None:
-            fields.append(pa.field(name, pa.string()))
-            arrays.append([values.get(row) for row in kept])
-        else:
-            metadata = {"unit": column.unit, "property": column.property}
-            fields.append(pa.field(name, pa.float64(), metadata=metadata))
-            arrays.append([_number(row, values.get(row), column, rejects) for row in kept])
-    metadata = {"matfm": json.dumps({"recipe": recipe.name, "version": recipe.version, "license": recipe.license})}
-    return pa.table(
-        [pa.array(a, f.type) for a, f in zip(arrays, fields, strict=True)], pa.schema(fields, metadata)
-    ), rejects
+def _digest(recipe: Recipe, config: BuildConfig) -> str:
+    """Digest of everything that decides what is built."""
+    excluded = [
+        sha256_of(Path(name)) if Path(name).is_file() else {n: load_recipe(n).digest() for n in matching([name])}
+        for name in config.exclude
+    ]
+    asked = json.dumps([recipe.digest(), excluded], sort_keys=True)
+    return hashlib.sha256(asked.encode()).hexdigest()
 
 
-def _number(row: int, text: str | None, column: Column, rejects: list[Reject]) -> float | None:
-    if text is None or text == "":
-        return None
+def _built(out: Path, path: Path, asked: str) -> dict[str, Any] | None:
+    """The summary of an earlier, complete build of the same recipe whose table is unchanged."""
     try:
-        value = float(text)
-    except ValueError:
-        rejects.append(Reject(row, column.name, text, "not a number"))
+        summary = json.loads((out / "summary.json").read_text("utf-8"))
+        whole = summary["recipe_sha256"] == asked and sha256_of(path) == summary["table_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    low, high = column.range or (-math.inf, math.inf)
-    if not low <= value <= high:
-        reason = f"outside the physical range {low:g} to {high:g} {column.unit}: a failed calculation or a typing error"
-        rejects.append(Reject(row, column.name, text, reason))
-        return None
-    return value
+    return {**summary, "table": str(path)} if whole else None
 
 
-def _with_folds(table: pa.Table, folds: Folds) -> pa.Table:
-    """Add fold_0 … columns with train and test, and check them against the recipe's digest."""
-    from sklearn.model_selection import KFold, StratifiedKFold
-
-    splitter = (StratifiedKFold if folds.stratify else KFold)(folds.count, shuffle=True, random_state=folds.seed)
-    labels = table[folds.stratify].to_numpy() if folds.stratify else None
-    fold_of_row = np.zeros(table.num_rows, np.uint8)
-    for fold, (_, test) in enumerate(splitter.split(np.zeros(table.num_rows), labels)):
-        fold_of_row[test] = fold
-    digest = hashlib.sha256(fold_of_row.tobytes()).hexdigest()
-    if digest != folds.sha256:
-        raise RunError(f"the folds have digest {digest} but the recipe says {folds.sha256 or 'none'}; nothing written")
-    for fold in range(folds.count):
-        column = pa.array(np.where(fold_of_row == fold, "test", "train"))
-        table = table.append_column(pa.field(f"fold_{fold}", pa.string()), column)
-    return table
+__all__ = ["INPUT_COLUMN", "BuildConfig", "Reject", "held_out", "reject_writer", "run", "run_all", "write_rejects"]

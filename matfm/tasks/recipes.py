@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
+import hashlib
+import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from matfm.core.config import from_mapping
+from matfm.core.config import from_mapping, to_mapping
 from matfm.errors import MatfmError
+
+INPUT_OF = {"composition": "formula", "smiles": "smiles", "element": "element"}
+"""Kind of a recipe to the name of the input column of its table."""
+INPUT_STATES = ("unchecked", "readable", "canonical")
+TASKS = ("regression", "classification")
+REDUCTIONS = ("first", "mean", "min")
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Source:
     """File name in the index (package), or path relative to the recipe (file)."""
     url: str = ""
     """Address (kind = url)."""
+    bytes: int = 0
+    """Size of the file; 0 if not said."""
 
     def __post_init__(self) -> None:
         needed = {"package": ("name", "version", "file"), "url": ("url",), "file": ("file",)}
@@ -56,6 +69,16 @@ class Column:
     """Name in the source table (`from` in the recipe)."""
     range: tuple[float, float] | None = None
     """Values outside are dirty: they become missing and are listed."""
+    placeholders: tuple[float, ...] = ()
+    """Numbers that stand for a missing value in the source: likewise."""
+    offset: float = 0.0
+    """Added to every value, where source and unit differ by it: −log10(nM) and 9 make −log10(M)."""
+    task: str = "regression"
+    """regression or classification."""
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise MatfmError(f"task of column {self.name!r} is {self.task!r}; choose one of {', '.join(TASKS)}")
 
 
 @dataclass(frozen=True)
@@ -63,13 +86,19 @@ class SourceTable:
     """Members of the source that hold the same columns, laid one below the other."""
 
     members: dict[str, str]
-    """Label (train, val, test, all) to path inside the archive."""
+    """Label (train, val, test, all) to path inside the archive, or to the name of a source that is a table."""
     input: str
-    """Column with the formula; tables are joined on it."""
-    columns: tuple[Column, ...]
+    """Column with the input (formula, SMILES, element); several tables are joined on it."""
+    columns: tuple[Column, ...] = ()
     """Target columns."""
+    keep: dict[str, str] = field(default_factory=dict)
+    """Text columns that are kept as they are: name in the built table to name in the source."""
     split: str = ""
-    """Name of a column that gets the members' labels; empty for none."""
+    """Name of a column that says train, val or test; empty for none."""
+    split_from: str = ""
+    """Source column that holds these labels; empty if the members' labels are meant."""
+    descriptors: bool = False
+    """Whether all other columns are numbers to be kept under their own names (tables of elements)."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +130,36 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Rows of another recipe."""
+
+    recipe: str
+    """Name of a shipped recipe, or a pattern such as matbench_*."""
+    split: tuple[str, ...] = ()
+    """Only rows with one of these labels in the split column; none for all rows."""
+    labels: tuple[str, ...] = ()
+    """Target columns to carry over as <recipe>_<column>."""
+    reduce: str = "first"
+    """What is made of several labels of one row: first, mean or min."""
+
+    def __post_init__(self) -> None:
+        if self.reduce not in REDUCTIONS:
+            raise MatfmError(
+                f"reduce of part {self.recipe!r} is {self.reduce!r}; choose one of {', '.join(REDUCTIONS)}"
+            )
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Rows of several recipes, each composition or molecule once, with the sources of every row."""
+
+    parts: tuple[Part, ...]
+    """In this order; a row stands where it occurs first."""
+    without: tuple[Part, ...] = ()
+    """Compositions or molecules that are left out."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A data set."""
 
@@ -111,17 +170,25 @@ class Recipe:
     version: str
     """Raised when the built table changes."""
     kind: str
-    """composition or molecule."""
+    """composition, smiles or element."""
     rows: int
     """Rows of the built table; checked."""
     license: str
     """Licence of the data."""
     citation: tuple[str, ...]
     """Whom to cite."""
-    source: Source
-    """Where the file comes from."""
-    tables: tuple[SourceTable, ...]
+    source: Source | None = None
+    """Where the file comes from; a merge has none of its own."""
+    tables: tuple[SourceTable, ...] = ()
     """What is read from it."""
+    merge: Merge | None = None
+    """Other recipes that it is made of, instead of a source."""
+    inputs: str = "unchecked"
+    """unchecked: the build reads every input. readable: every input was read when the recipe was made, and the source
+    is pinned by its digest, so the build takes them as they are. canonical: also, each molecule is there once, as
+    canonical SMILES."""
+    origin: str = ""
+    """Who measured or computed the labels. Labels of one family and one origin on the same composition are the same."""
     notes: str = ""
     """What a user should know."""
     folds: Folds | None = None
@@ -129,9 +196,57 @@ class Recipe:
     published: tuple[Published, ...] = field(default_factory=tuple)
     """Published scores to show beside ours."""
 
+    def __post_init__(self) -> None:
+        if self.kind not in INPUT_OF:
+            raise MatfmError(f"kind is {self.kind!r}; choose one of {', '.join(INPUT_OF)}")
+        if self.inputs not in INPUT_STATES:
+            raise MatfmError(f"inputs is {self.inputs!r}; choose one of {', '.join(INPUT_STATES)}")
+        if self.merge is None and not (self.source and self.tables):
+            raise MatfmError("a recipe needs [source] and [[tables]], or [merge]")
+        if self.merge is not None and (self.source or self.tables):
+            raise MatfmError("a recipe with [merge] has no [source] and no [[tables]] of its own")
+
+    @property
+    def input(self) -> str:
+        """Name of the input column of the built table."""
+        return INPUT_OF[self.kind]
+
+    def columns(self) -> list[Column]:
+        """Target columns."""
+        return [column for table in self.tables for column in table.columns]
+
     def column_units(self) -> dict[str, str]:
-        """Target columns and their units."""
-        return {column.name: column.unit for table in self.tables for column in table.columns}
+        """Target columns and their units; those of a merge too."""
+        if self.merge is None:
+            return {column.name: column.unit for column in self.columns()}
+        return {
+            f"{name}_{label}": load_recipe(name).column_units()[label]
+            for part in self.merge.parts
+            for name in matching([part.recipe])
+            for label in part.labels
+        }
+
+    def task(self) -> str:
+        """regression, classification, both, descriptors (of elements), or corpus (no target)."""
+        tasks = sorted({column.task for column in self.columns()})
+        if self.merge is not None and self.column_units():
+            return "corpus, regression"
+        return ", ".join(tasks) or ("descriptors" if self.kind == "element" else "corpus")
+
+    def split_of(self, column: str) -> str:
+        """Name of the split column that belongs to a target (or to the rows, for `""`); empty if there is none."""
+        for table in self.tables:
+            if table.split and (column in [c.name for c in table.columns] or (not column and not table.columns)):
+                return table.split
+        return ""
+
+    def digest(self) -> str:
+        """SHA-256 of everything the recipe (and, of a merge, its parts) says."""
+        said: list[Any] = [to_mapping(self)]
+        if self.merge is not None:
+            named = matching([part.recipe for part in (*self.merge.parts, *self.merge.without)])
+            said += [load_recipe(name).digest() for name in named]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def recipe_folder() -> Path:
@@ -146,20 +261,62 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in recipe_folder().glob("*.toml"))
 
 
+def matching(patterns: Sequence[str]) -> list[str]:
+    """Names of the shipped recipes that the patterns (`matbench_*`) or names stand for, each once, and paths to .toml.
+
+    Raises:
+        MatfmError: a pattern that stands for nothing.
+    """
+    known = recipe_names()
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        fitting = [pattern] if pattern.endswith(".toml") else [n for n in known if fnmatchcase(n, pattern)]
+        if not fitting:
+            raise MatfmError(_unknown(pattern))
+        found.update(dict.fromkeys(fitting))
+    return list(found)
+
+
+def _unknown(name: str) -> str:
+    known = recipe_names()
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "`matfm data list` shows them"
+    return f"there is no recipe {name!r}; {hint} (a recipe of your own is a path to a .toml)"
+
+
 def load_recipe(name: str) -> Recipe:
     """A shipped recipe by name, or a recipe of the user by path (ending in .toml)."""
     path = Path(name) if name.endswith(".toml") else recipe_folder() / f"{name}.toml"
     if not path.is_file():
-        raise MatfmError(f"there is no recipe {name!r}; known ones: {', '.join(recipe_names())} (or a path to a .toml)")
-    try:
-        raw = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MatfmError(f"{path} is not valid TOML: {error}") from error
-    for column in _columns(raw):
+        raise MatfmError(_unknown(name))
+    raw = read_recipe(path)
+    for column in (column for table in raw.get("tables", []) for column in table.get("columns", [])):
         column["source"] = column.pop("from", "target")
     return from_mapping(Recipe, raw, str(path))
 
 
-def _columns(raw: dict[str, Any]) -> list[dict[str, Any]]:
-    tables = raw.get("tables", [])
-    return [column for table in tables for column in table.get("columns", [])]
+def read_recipe(path: Path) -> dict[str, Any]:
+    """What a recipe file says, laid over the file that its key `extends` names (relative to it).
+
+    Raises:
+        MatfmError: not TOML, or the extended file is not there.
+    """
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MatfmError(f"{path} is not valid TOML: {error}") from error
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    if not isinstance(base, str) or not (path.parent / base).is_file():
+        raise MatfmError(f"{path} extends {base!r}, which is not a file beside it")
+    return _laid_over(read_recipe(path.parent / base), raw)
+
+
+def _laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Sections are joined key by key; everything else of `top` replaces what `base` says."""
+    result = {**base, **top}
+    for key in base.keys() & top.keys():
+        if isinstance(base[key], dict) and isinstance(top[key], dict):
+            result[key] = _laid_over(base[key], top[key])
+    return result

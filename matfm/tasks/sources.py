@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from matfm.core.files import atomic_path, readable_os_errors, sha256_of
 from matfm.errors import MatfmError, RunError
 from matfm.tasks.recipes import Source
+from matfm.tasks.tables import Chunk, read_table, read_text_table
 
 
 def default_cache() -> Path:
@@ -96,11 +98,23 @@ def _url_download(source: Source, folder: str) -> Path:
 
 
 def read_member(archive: Path, member: str) -> str:
-    """Text of one member of a zip archive (a wheel is one)."""
+    """Text of one member of a zip archive (a wheel is one); a name that ends in .gz is unpacked."""
     try:
-        with zipfile.ZipFile(archive) as opened, opened.open(member) as content:
-            return io.TextIOWrapper(content, "utf-8-sig").read()
+        with zipfile.ZipFile(archive) as opened:
+            content = opened.read(member)
+        return (gzip.decompress(content) if member.endswith(".gz") else content).decode("utf-8-sig")
     except KeyError as error:
         raise MatfmError(f"{archive.name} has no member {member!r}; check `members` in the recipe") from error
-    except zipfile.BadZipFile as error:
-        raise RunError(f"{archive} is not a readable zip archive: {error}; delete it and fetch again") from error
+    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError) as error:
+        raise RunError(f"{archive} is not a readable archive: {error}; delete it and fetch again") from error
+    except UnicodeDecodeError as error:
+        raise MatfmError(f"{member} of {archive.name} is not UTF-8 text (byte {error.start})") from error
+
+
+def read_member_table(file: Path, member: str) -> Chunk:
+    """A table inside an archive, or the file itself where it is a table (its name is the member then)."""
+    if zipfile.is_zipfile(file):
+        return read_text_table(io.StringIO(read_member(file, member), newline=""), member.removesuffix(".gz"))
+    if member != file.name:
+        raise MatfmError(f"{file.name} is a table, not an archive with a member {member!r}; name it in `members`")
+    return read_table(str(file))

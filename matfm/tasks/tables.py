@@ -87,6 +87,12 @@ def read_table(path: str) -> Chunk:
     return whole
 
 
+def read_text_table(text: IO[str], name: str) -> Chunk:
+    """A CSV table in memory from open text; `name` is for messages, and says by its ending if it is TSV."""
+    chunks = list(_gather(_csv_records(text, name, "tsv" if name.endswith(".tsv") else "csv"), sys.maxsize))
+    return chunks[0]
+
+
 def column_metadata(path: str, column: str) -> dict[str, str]:
     """What a Parquet file says of a column (unit, property); nothing for other formats."""
     if table_format(path) != "parquet" or not Path(path).is_file():

@@ -89,8 +89,8 @@ def test_recipes_name_properties_of_the_table_in_its_units():
             known = property_named(column.property)
             assert known in PROPERTIES.values(), (name, column.property)
             assert conversion_factor(column.unit, known.unit) is not None, (name, column.name)
-            low, high = column.range or (0, 0)
             lower, upper = property_named(column.property, column.unit).limits
+            low, high = column.range or (lower, upper)
             assert lower <= low, (name, column.name)
             assert high <= upper, (name, column.name)
 

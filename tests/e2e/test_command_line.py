@@ -328,6 +328,11 @@ def test_options_are_those_of_the_contract():
         "predict": {"--input", "--out", "--interval", "--device"},
         "embed": {"--input", "--out", "--layer", "--pooling", "--device"},
         "leakage": {"--input", "--train-input", "--kind", "--out"},
+        "list": {"--json"},
+        "build": {"--out", "--exclude", "--cache", "--offline"},
+        "check": {"--cache", "--offline"},
+        "init": {"--out", "--input"},
+        "audit": {"--pretrain", "--evaluate", "--out", "--input", "--kind", "--cache", "--offline"},
     }  # fmt: skip
     commands = typer.main.get_command(app).commands
     commands = {**commands, **commands["data"].commands}

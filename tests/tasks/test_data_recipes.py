@@ -103,7 +103,7 @@ def test_tables_are_joined_cleaned_typed_and_folded(recipe, tmp_path):
     [
         ({"sha256": "0" * 64}, "expects 0000000000000000…; it was not used"),
         ({"member": "absent.csv"}, "has no member 'absent.csv'"),
-        ({"column": "enthalpy"}, "has no column 'enthalpy'; it has formula, target"),
+        ({"column": "enthalpy"}, "has no column 'enthalpy'; its columns are 'formula', 'target'"),
         ({"rows": 7}, "has 6 rows but the recipe promises 7"),
         ({"folds": "0" * 64}, "the folds have digest"),
         ({"extra": "licence = 'MIT'"}, "unknown key licence; did you mean license?"),
@@ -121,10 +121,15 @@ def test_shipped_recipes_are_complete():
     for name in recipe_names():
         recipe = load_recipe(name)
         assert recipe.name == name
-        assert len(recipe.source.sha256) == 64
         assert recipe.citation
-        assert recipe.column_units()
-    with pytest.raises(MatfmError, match="no recipe 'oqdm'; known ones: matbench_expt_gap"):
+        assert recipe.license
+        assert recipe.rows > 0
+        if recipe.merge is None:
+            assert len(recipe.source.sha256) == 64
+            assert recipe.source.bytes > 1_000_000
+        if recipe.columns():
+            assert recipe.origin
+    with pytest.raises(MatfmError, match="no recipe 'oqdm'; did you mean oqmd"):
         load_recipe("oqdm")
 
 

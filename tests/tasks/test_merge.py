@@ -1,0 +1,109 @@
+"""Merged corpora: each substance once, sources and labels kept, test molecules left out."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from matfm import MatfmError
+from matfm.tasks.data import BuildConfig, run
+
+
+def build(name, out, **more):
+    summary = run(BuildConfig(name, str(out / name), **more))
+    return summary, pq.read_table(summary["table"])
+
+
+def test_compositions_are_there_once_with_their_sources_and_labels(small_recipes, tmp_path):
+    summary, table = build("all_formulas", tmp_path)
+    rows = dict(zip(table["formula"].to_pylist(), table["sources"].to_pylist(), strict=True))
+    assert rows == {
+        "Fe2O3": "oqmd_like,mp_like", "ClNa": "oqmd_like,bench", "GaN": "oqmd_like,mp_like", "MgO": "oqmd_like",
+        "Fe0.5O0.5": "oqmd_like", "OZn": "mp_like,bench", "Te": "mp_like", "AlN": "bench", "FeO": "bench", "Cu": "bench",
+        "MgO2": "bench",
+    }  # fmt: skip
+    assert table["oqmd_like_gap"].to_pylist()[:5] == [0.5, 5.0, 1.7, 4.5, 0.0]
+    assert table["oqmd_like_gap"].null_count == len(rows) - 5
+    assert table.schema.field("oqmd_like_gap").metadata == {
+        b"unit": b"eV",
+        b"property": b"band_gap",
+        b"origin": b"oqmd",
+    }
+    assert (summary["rows_read"], summary["rows_repeated"]) == (15, 4)
+
+
+@pytest.mark.parametrize(("reduce", "value"), [("first", 3.0), ("mean", 2.0), ("min", 1.0)])
+def test_several_labels_of_one_composition_become_one(small_recipes, tmp_path, reduce, value):
+    (small_recipes / "reduced.toml").write_text(
+        (small_recipes / "all_formulas.toml").read_text().partition("[merge]")[0].replace("rows = 11", "rows = 2")
+        + f'[merge]\nparts = [{{ recipe = "twice", labels = ["gap"], reduce = "{reduce}" }}]\n'
+    )
+    table = pq.read_table(run(BuildConfig(str(small_recipes / "reduced.toml"), str(tmp_path / "out")))["table"])
+    assert table.to_pydict() == {
+        "formula": ["Fe2O3", "GaN"], "sources": ["twice", "twice"], "twice_gap": [value, None],
+    }  # fmt: skip
+
+
+def test_molecules_are_compared_by_canonical_smiles_and_test_molecules_are_left_out(small_recipes, tmp_path):
+    summary, table = build("all_molecules", tmp_path)
+    rows = dict(zip(table["smiles"].to_pylist(), table["sources"].to_pylist(), strict=True))
+    assert rows == {
+        "CCO": "flat,potency", "Oc1ccccc1": "flat,potency", "OCCO": "flat", "Cl/C=C/Cl": "potency",
+    }  # fmt: skip
+    assert (summary["rows_left_out"], summary["rows_repeated"]) == (1, 2)
+
+
+def test_a_label_or_split_that_a_part_has_not_is_named(small_recipes, tmp_path):
+    path = small_recipes / "all_formulas.toml"
+    written = path.read_text()
+    path.write_text(written.replace('labels = ["gap"]', 'labels = ["energy"]'))
+    with pytest.raises(MatfmError, match="oqmd_like has no target 'energy'; it has gap"):
+        build("all_formulas", tmp_path)
+    path.write_text(written.replace('labels = ["gap"]', 'split = ["train"]'))
+    with pytest.raises(MatfmError, match="oqmd_like has 0 split columns"):
+        build("all_formulas", tmp_path)
+    path.write_text(written.replace('labels = ["gap"]', 'reduce = "median"'))
+    with pytest.raises(MatfmError, match="reduce of part 'oqmd_like' is 'median'; choose one of first, mean, min"):
+        build("all_formulas", tmp_path)
+    assert not (tmp_path / "all_formulas").exists()
+
+
+def test_exclude_drops_what_an_evaluation_set_tests_on_and_counts_it(small_recipes, tmp_path):
+    summary, table = build("all_formulas", tmp_path, exclude=("bench",))
+    assert table["formula"].to_pylist() == ["Fe2O3", "GaN", "MgO", "Te"]
+    assert summary["rows_excluded"] == 7
+    assert summary["excluded"] == {"bench": 7}  # FeO also as Fe0.5O0.5
+    summary, table = build("flat", tmp_path, exclude=("potency",))  # ethanoic acid and ethylamine are test rows
+    assert table["smiles"].to_pylist() == ["CCO", "c1ccccc1O", "OCCO"]
+    assert "2 equal to rows of potency" in (tmp_path / "flat" / "datasheet.md").read_text()
+    with pytest.raises(MatfmError, match="--exclude potency: it holds smiles inputs and bench composition"):
+        build("bench", tmp_path, exclude=("potency",))
+
+
+def test_exclude_takes_tables_and_patterns(small_recipes, tmp_path):
+    table = tmp_path / "held.parquet"
+    pq.write_table(build("mp_like", tmp_path)[1], table)
+    summary, built = build("oqmd_like", tmp_path, exclude=(str(table), "ben*"))
+    assert built["formula"].to_pylist() == ["MgO"]
+    assert summary["excluded"] == {"held": 2, "bench": 2}
+
+
+def test_what_is_built_is_not_built_again_until_something_changes(small_recipes, tmp_path):
+    out = tmp_path / "all_formulas"
+    assert build("all_formulas", tmp_path)[0]["built"]
+    before = (out / "all_formulas.parquet").stat().st_mtime_ns
+    assert not build("all_formulas", tmp_path)[0]["built"]
+    assert (out / "all_formulas.parquet").stat().st_mtime_ns == before
+    part = small_recipes / "mp_like.toml"
+    part.write_text(part.read_text().replace('version = "1"', 'version = "2"'))
+    assert build("all_formulas", tmp_path)[0]["built"], "a part changed"
+    assert build("all_formulas", tmp_path, exclude=("bench",))[0]["built"], "other rows are asked for"
+    with (out / "all_formulas.parquet").open("ab") as table:
+        table.write(b"x")
+    assert build("all_formulas", tmp_path, exclude=("bench",))[0]["built"], "the table was changed"
+
+
+def test_tables_that_are_joined_need_every_input_once(small_recipes, tmp_path):
+    path = small_recipes / "flat.toml"
+    table = '[[tables]]\nmembers = { all = "flat.csv", more = "flat.csv" }\ninput = "s"\n'
+    path.write_text(path.read_text() + table)
+    with pytest.raises(MatfmError, match=r"flat: 'CCO' is twice in flat.csv, flat.csv"):
+        build("flat", tmp_path)
