@@ -248,7 +248,7 @@ def test_a_run_with_everything_is_a_backbone_and_reports_every_objective(molecul
     assert encoder.config.property_names == ["length", "MolWt", "TPSA"]
     found, expected = encoder.state_dict(), weights(folder)
     assert all(torch.equal(value, expected[f"matbert.{name}"]) for name, value in found.items())
-    backbone = load_backbone(str(folder), {"property_names": ["x"], "property_units": [""]})
+    backbone = load_backbone(str(folder), {"property_names": ["x"], "property_units": [""]}, len(tokenizer))
     assert torch.equal(backbone.matbert.embed_tokens.weight, expected["matbert.embed_tokens.weight"])
     assert MatBERTForMaskedLM.from_pretrained(folder).lm_head.decoder.out_features == len(tokenizer)
     assert "2 random SMILES" in (folder / "card.md").read_text()
