@@ -41,7 +41,7 @@ class FitConfig(LoopOptions):
     length_pool: int = 0
     """Batches whose rows are sorted by length together; 1 leaves batches random. 0: 1 for formulas, 16 for strings."""
     enumerate: int = 0
-    """Written forms of a training molecule (the canonical one and random ones), one drawn each epoch; 0 is off."""
+    """Written forms of a training molecule (the canonical one and random ones), one an epoch in turn; 0 is off."""
     predict_enumerations: int = 0
     """Written forms of a molecule that a prediction is the mean over; 0 reads the canonical one."""
     dropout: float = 0.1

@@ -15,7 +15,8 @@ from matfm.tasks.encoding import KINDS, RowEncoder, row_encoder
 
 SCRATCH = "scratch:"
 """`scratch:small` starts from random weights of that size."""
-
+FRACTION = "fraction"
+"""The scheme of formulas that encoders are fine-tuned in: elements with real amounts."""
 _KIND_OF = {"CompositionTokenizer": "composition", "SmilesTokenizer": "smiles", "SelfiesTokenizer": "selfies"}
 """Class that `tokenizer_config.json` names, to kind."""
 
@@ -29,13 +30,7 @@ def saved_kind(name: str | Path) -> str | None:
     Raises:
         MatfmError: there is no such model, or `tokenizer_config.json` is damaged.
     """
-    path = Path(resolve_weights(str(name)))
-    file = path / "tokenizer_config.json"
-    try:
-        config = json.loads(file.read_text("utf-8")) if file.is_file() else _of_hub(path, str(name))
-    except ValueError as error:
-        raise MatfmError(f"{file} is not readable JSON ({error}); save the tokenizer again") from error
-    return _KIND_OF.get(str(config.get("tokenizer_class")))
+    return _KIND_OF.get(str(_tokenizer_config(str(name)).get("tokenizer_class")))
 
 
 def backbone_kind(backbone: str, kind: str | None = None) -> str:
@@ -64,11 +59,17 @@ def backbone_encoder(backbone: str, kind: str | None = None) -> RowEncoder:
     """How cells become tokens of a backbone or run: its own vocabulary, cut where its positions end.
 
     Raises:
-        MatfmError: as `backbone_kind`.
+        MatfmError: as `backbone_kind`, or the backbone reads formulas in a scheme without amounts.
     """
     kind = backbone_kind(backbone, kind)
     if backbone.startswith(SCRATCH):
         return row_encoder(kind)
+    scheme = _tokenizer_config(backbone).get("scheme", FRACTION)
+    if scheme != FRACTION:
+        raise MatfmError(
+            f"{backbone} reads formulas in the scheme {scheme!r}, which is for generation; "
+            f"choose a backbone that was pretrained in the scheme {FRACTION!r}"
+        )
     folder = resolve_weights(backbone)
     try:
         architecture = PreTrainedConfig.get_config_dict(folder)[0]
@@ -78,5 +79,15 @@ def backbone_encoder(backbone: str, kind: str | None = None) -> RowEncoder:
     return row_encoder(kind, folder, int(architecture["max_position_embeddings"]) if absolute else None)
 
 
-def _of_hub(path: Path, name: str) -> dict[str, Any]:
-    return {} if path.is_dir() else get_tokenizer_config(name)
+def _tokenizer_config(name: str) -> dict[str, Any]:
+    """What the folder of a model says of its tokenizer; nothing where there is none."""
+    folder = Path(resolve_weights(name))
+    file = folder / "tokenizer_config.json"
+    if not folder.is_dir():
+        of_hub: dict[str, Any] = get_tokenizer_config(name)
+        return of_hub
+    try:
+        saved: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise MatfmError(f"{file} is not readable JSON ({error}); save the tokenizer again") from error
+    return saved

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from matfm import MatBERTConfig, MatBERTModel, MatfmError, SelfiesTokenizer, SmilesTokenizer, parse_smiles
+from matfm import (
+    CompositionTokenizer,
+    MatBERTConfig,
+    MatBERTModel,
+    MatfmError,
+    SelfiesTokenizer,
+    SmilesTokenizer,
+    parse_smiles,
+)
 from matfm.tasks.encoding import row_encoder
 from matfm.tasks.enumeration import encode_forms, written_forms
 from matfm.tasks.kinds import backbone_encoder, backbone_kind, saved_kind
@@ -54,6 +62,12 @@ def test_the_encoder_has_the_model_s_vocabulary_and_limit(tmp_path):
     assert encoded.tokens.lengths_R.max() == 6
     rotary = saved(tmp_path / "r", SmilesTokenizer(vocabulary))
     assert backbone_encoder(rotary)(["CCCCCCC"]).truncated == 0
+
+
+def test_a_backbone_of_another_scheme_of_formulas_is_refused(tmp_path):
+    folder = saved(tmp_path / "m", CompositionTokenizer(scheme="count"))
+    with pytest.raises(MatfmError, match="reads formulas in the scheme 'count'"):
+        backbone_encoder(folder)
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "holds no tokenizer.json"), ("{", "cannot be loaded")])
