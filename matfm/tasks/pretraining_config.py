@@ -205,7 +205,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         check_objectives(self.objective, self.model.family)
         self._check_masking()
-        if self.data.kind == "composition" and self.model.family != "matbert" and self.scheme == "fraction":
+        if self._is_set and self.model.family != "matbert":
             raise MatfmError(
                 f"data.scheme 'fraction' has amounts beside the tokens, which {self.model.family} does not read; "
                 "take 'count'"
@@ -215,6 +215,9 @@ class PretrainConfig:
                 f"token files hold compositions in the scheme 'fraction', not {self.scheme!r}; give data.table"
             )
         self._check_targets()
+        in_order = self.position_embedding != "none" and not self._is_set
+        if not in_order and any(objective.name == "permutation" for objective in self.objectives):
+            raise MatfmError("the objective 'permutation' needs strings, or compositions in data.scheme 'count'")
         for objective in self.objectives:
             if isinstance(objective, ContrastiveObjective):
                 self._check_view(objective)
@@ -227,8 +230,12 @@ class PretrainConfig:
     @property
     def position_embedding(self) -> str:
         """Of MatBERT."""
-        is_set = self.data.kind == "composition" and self.scheme == "fraction"
-        return self.model.position_embedding or ("none" if is_set else "rotary")
+        return self.model.position_embedding or ("none" if self._is_set else "rotary")
+
+    @property
+    def _is_set(self) -> bool:
+        """Whether rows are sets of elements with amounts beside, rather than strings."""
+        return self.data.kind == "composition" and self.scheme == "fraction"
 
     @property
     def length_pool(self) -> int:
@@ -271,6 +278,8 @@ class PretrainConfig:
                 raise MatfmError(f"the objective {name!r} needs data.{key}")
             if name not in names and getattr(self.data, key):
                 raise MatfmError(f"data.{key} is given, but no objective learns it; add {name!r}, or leave it out")
+            if {name, "permutation"} <= names:
+                raise MatfmError(f"the permutation model has no head for the objective {name!r}; train one of the two")
             if {name, "masked"} <= names and self.masking.rows == 1:
                 raise MatfmError(f"masking.rows is 1, which leaves no row whole for the objective {name!r}; lower it")
 
@@ -278,7 +287,7 @@ class PretrainConfig:
         needed = {
             "dropout": (self.model.dropout > 0, "needs model.dropout: without it both views are the same"),
             "jitter": (
-                self.data.kind == "composition" and self.scheme == "fraction",
+                self._is_set,
                 "needs compositions in the scheme 'fraction', whose amounts it changes",
             ),
             "enumeration": (self.data.enumerations > 0, "needs data.enumerations, at least 1"),

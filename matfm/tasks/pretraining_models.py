@@ -10,6 +10,7 @@ import torch
 from matfm.errors import MatfmError
 from matfm.models.matbert import MatBERTForMaskedLM, MatBERTForPretraining
 from matfm.models.matbert_config import MatBERTConfig
+from matfm.models.matbert_permutation import MatBERTForPermutationLM
 from matfm.models.matgpt import MatGPTForCausalLM
 from matfm.models.matgpt_config import MatGPTConfig
 from matfm.models.matt5 import MatT5ForConditionalGeneration
@@ -40,6 +41,8 @@ def _matbert(config: PretrainConfig, corpus: Corpus, vocabulary_size: int) -> An
         property_loss=config.model.loss,
     )
     torch.manual_seed(config.seed)
+    if any(objective.name == "permutation" for objective in config.objectives):
+        return MatBERTForPermutationLM(architecture)
     if not corpus.properties and not heads:
         return MatBERTForMaskedLM(architecture)
     model = MatBERTForPretraining(architecture)

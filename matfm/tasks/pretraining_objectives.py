@@ -21,7 +21,7 @@ from matfm.core.denoising import DenoisingConfig
 from matfm.core.objectives import REGRESSION_LOSSES, masked_lm_loss, multi_property_loss
 from matfm.core.span_corruption import SpanConfig
 from matfm.core.step import StepFunction, StepOutput
-from matfm.core.steps import causal_step, denoising_step, span_step
+from matfm.core.steps import causal_step, denoising_step, permutation_step, span_step
 from matfm.errors import MatfmError
 from matfm.tasks.pretraining_contrastive import ContrastiveObjective, contrastive
 from matfm.tasks.pretraining_shared import Objective, Setting, SharedBatch, TermLoss
@@ -45,6 +45,19 @@ class DenoisingObjective(Objective):
 
     noise: DenoisingConfig = field(default_factory=DenoisingConfig)
     """Which corruptions."""
+
+
+@dataclass(frozen=True)
+class PermutationObjective(Objective):
+    """The last tokens of a random order from those before them (XLNet, Yang et al. 2019)."""
+
+    one_in: float = 6.0
+    """One of so many tokens is predicted."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.one_in < 1:
+            raise MatfmError(f"objective 'permutation': one_in is {self.one_in}; it must be at least 1")
 
 
 def _masked(_: Objective, setting: Setting) -> TermLoss:
@@ -135,6 +148,13 @@ def _denoising(objective: Objective, setting: Setting) -> TermLoss:
     return _from_step("denoising", step)
 
 
+def _permutation(objective: Objective, setting: Setting) -> TermLoss:
+    """Per predicted token."""
+    assert isinstance(objective, PermutationObjective)
+    step = permutation_step(setting.vocabulary.ordinary_V, objective.one_in, setting.label_smoothing)
+    return _from_step("permutation", step)
+
+
 @dataclass(frozen=True)
 class Term:
     """What a name of an objective stands for."""
@@ -152,6 +172,7 @@ TERMS: dict[str, Term] = {
     "descriptors": Term(("matbert",), _descriptors),
     "fingerprint": Term(("matbert",), _fingerprint),
     "contrastive": Term(("matbert",), contrastive, ContrastiveObjective),
+    "permutation": Term(("matbert",), _permutation, PermutationObjective),
     "causal": Term(("matgpt",), _causal),
     "span": Term(("matt5",), _span, SpanObjective),
     "denoising": Term(("matt5",), _denoising, DenoisingObjective),

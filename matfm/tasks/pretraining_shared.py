@@ -28,7 +28,7 @@ class Objective:
     """One term of the loss; `name` decides which."""
 
     name: str
-    """masked, property, descriptors, fingerprint, contrastive, causal, span or denoising."""
+    """masked, property, descriptors, fingerprint, contrastive, permutation, causal, span or denoising."""
     weight: float = 1.0
     """Factor on the term's loss."""
 

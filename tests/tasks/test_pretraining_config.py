@@ -1,17 +1,21 @@
 """What configurations of `matfm pretrain` mean, what they refuse, and the examples that ship."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import matfm
 from matfm import MatfmError
+from matfm.chem.masking import MaskingConfig
 from matfm.core.config import apply_overrides, from_mapping, load_toml
+from matfm.core.loop_config import LoopOptions
 from matfm.tasks import corpus
-from matfm.tasks.pretrain import PretrainConfig, run
+from matfm.tasks.pretrain import CorpusConfig, ModelConfig, PretrainConfig, TrainConfig, run
 from matfm.tasks.pretraining_contrastive import ContrastiveObjective
 from matfm.tasks.pretraining_objectives import TERMS
+from matfm.tasks.pretraining_shared import Objective
 
 SMILES = (Path(__file__).parents[1] / "data" / "drug_like.smi").read_text().split()
 CONFIGS = Path(matfm.__file__).parent / "models" / "configs"
@@ -89,6 +93,9 @@ REFUSED = [
     ({"data": molecules(), "objective": [{"name": "contrastive"}]}, "the view 'dropout' needs model.dropout"),
     ({"data": molecules(), "objective": [{"name": "contrastive", "view": "enumeration"}]}, "needs data.enumerations"),
     ({"data": molecules(), "objective": [{"name": "contrastive", "view": "jitter"}]}, "needs compositions"),
+    ({"data": {"table": "t"}, "objective": [{"name": "permutation"}]}, "needs strings, or compositions in data.scheme 'count'"),
+    ({"data": molecules(targets=["gap"]), "objective": [{"name": "permutation"}, {"name": "property"}]}, "no head for the objective 'property'"),
+    ({"data": molecules(), "objective": [{"name": "permutation", "one_in": 0.5}]}, "one_in is 0.5; it must be at least 1"),
     ({"data": molecules(), "train": {"tokens_per_batch": 0}}, "train.tokens_per_batch is 0"),
 ]  # fmt: skip
 
@@ -112,6 +119,23 @@ def test_every_term_says_who_learns_it():
         "span",
         "denoising",
     }
+
+
+def test_the_documents_name_every_key_and_objective():
+    text = (Path(matfm.__file__).parents[1] / "docs" / "training.md").read_text()
+    own = {field.name for field in fields(TrainConfig)} - {field.name for field in fields(LoopOptions)}
+    keys = [f"data.{field.name}" for field in fields(CorpusConfig)] + [
+        f"model.{field.name}" for field in fields(ModelConfig)
+    ]
+    for key in (*keys, *(f"train.{name}" for name in own)):
+        assert f"`{key}`" in text, key
+    masking = next(line for line in text.splitlines() if line.startswith("| `[masking]`"))
+    assert all(f"`{field.name}`" in masking for field in fields(MaskingConfig))
+    common = {field.name for field in fields(Objective)}
+    for name, term in TERMS.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        assert ", ".join(term.families) in line
+        assert all(f"`{field.name}`" in line for field in fields(term.config) if field.name not in common)
 
 
 @pytest.fixture

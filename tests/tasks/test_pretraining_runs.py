@@ -78,18 +78,18 @@ def span_targets(config, rows):
     return Counter(spans.target_ids_M[spans.target_ids_M != 0].tolist())
 
 
-@pytest.mark.parametrize("name", ["masked", "causal", "span"])
+@pytest.mark.parametrize("name", ["masked", "permutation", "causal", "span"])
 def test_every_family_learns_more_than_frequencies(name, molecules, tmp_path):
     """Held-out molecules cost less than under the best guess that ignores the context."""
-    family = {"masked": "matbert", "causal": "matgpt", "span": "matt5"}[name]
+    family = {"masked": "matbert", "permutation": "matbert", "causal": "matgpt", "span": "matt5"}[name]
     masking = {"rows": 1.0, "rate": 0.15, "mask_share": 1.0, "random_share": 0.0}
     config = configuration(
-        molecules, model={"size": "tiny", "family": family, "num_hidden_layers": 3}, masking=masking,
+        molecules, model={"size": "tiny", "family": family, "num_hidden_layers": 3}, masking=masking, objective=[{"name": name}],
         train={"steps": 60, "evaluations": 1, "log_every": 30, "checkpoint_every": 1000}, optimizer={"method": "muon", "learning_rate": 1e-2},
     )  # fmt: skip
     rows = load_corpus(config, tmp_path / "again").held_out.tokens
     ids = Counter(rows.ids_N.tolist())
-    if name == "masked":
+    if name in ("masked", "permutation"):
         counts = Counter({token: count for token, count in ids.items() if token > 4})
     else:
         counts = Counter({t: n for t, n in ids.items() if t != 2}) if name == "causal" else span_targets(config, rows)
