@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from matfm.core.attention_context import AttentionContext
 from matfm.core.feed_forward import FeedForward, GatedFeedForward
+from matfm.core.recomputation import keeping_all
 
 _LISTS_OF_BLOCKS = ("blocks", "layers", "layer", "h")
 """Names that models, ours and Hugging Face's, give the list of their repeated blocks."""
@@ -52,22 +53,6 @@ def keep_activations(model: nn.Module) -> None:
             del block.forward
 
 
-def recompute_activated(model: nn.Module) -> Callable[[], None]:
-    """Spare about a quarter of the activations of plain feed-forward blocks for about 2 % of the time.
-
-    Not together with `checkpoint_activations`, which keeps less. Returns a function that takes it off again.
-    """
-    parts = [module for module in model.modules() if isinstance(module, FeedForward)]
-    for part in parts:
-        part.keep_activated = False
-
-    def undo() -> None:
-        for part in parts:
-            part.keep_activated = True
-
-    return undo
-
-
 def compile_feed_forward(model: nn.Module) -> Callable[[], None]:
     """Compile what acts on each token alone, for any number of tokens; returns a function that takes it off.
 
@@ -89,4 +74,4 @@ def _recomputed(checkpointed: Callable[..., Any], forward: Callable[..., Any], *
     if writes or not torch.is_grad_enabled():
         return forward(*arguments, **options)
     # Not the reentrant kind: it would lose the gradients of tensors inside an argument, such as a context's memory.
-    return checkpointed(forward, *arguments, use_reentrant=False, **options)
+    return checkpointed(keeping_all(forward), *arguments, use_reentrant=False, **options)

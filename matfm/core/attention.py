@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matfm.core.attention_context import AttentionContext, AttentionRun
+from matfm.core.recomputation import computed_again
 
 # N tokens, B sequences, T queries, S keys, H heads, D width, d width of a head
 
@@ -83,8 +84,13 @@ class SelfAttention(nn.Module):
         """(N, D) to (N, D), or to (M, D) for the given tokens, which attend to all of their sequence."""
         runs = zip(self.qkv(hidden_ND).split(context.sizes()), context.runs, strict=True)
         parts = [self._attend(qkv, run, context) for qkv, run in runs]
-        mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return self.out(mixed if rows_M is None else mixed[rows_M])
+        if len(parts) == 1 or rows_M is not None:
+            mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return self.out(mixed if rows_M is None else mixed[rows_M])
+        # The kernels keep the parts for their own backward pass.
+        mixed = torch.cat(parts)
+        with computed_again(mixed, lambda: torch.cat(parts)):
+            return self.out(mixed)
 
     def _attend(self, qkv: Tensor, run: AttentionRun, context: AttentionContext) -> Tensor:
         query, key, value = qkv.view(run.count, run.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
-
-from matfm.core.recomputation import computed_again
 
 
 class FeedForward(nn.Module):
@@ -18,17 +15,10 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(width, inner, bias=bias)
         self.activation = activation
         self.down = nn.Linear(inner, width, bias=bias)
-        self.keep_activated = True
-        """Whether the activation's output is kept for the backward pass, or computed again from its input."""
 
     def forward(self, hidden_ND: Tensor) -> Tensor:
         """(N, D) to (N, D)."""
-        raw = self.up(hidden_ND)
-        activated = self.activation(raw)
-        if self.keep_activated or not torch.is_grad_enabled():
-            return self.down(activated)
-        with computed_again(activated, lambda: self.activation(raw)):
-            return self.down(activated)
+        return self.down(self.activation(self.up(hidden_ND)))
 
 
 class GatedFeedForward(nn.Module):

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+_KEEP_ALL: ContextVar[bool] = ContextVar("keep_all", default=False)
 
-def computed_again(value: Tensor, compute: Callable[[], Tensor]) -> saved_tensors_hooks:
+
+def computed_again(value: Tensor, compute: Callable[[], Tensor]) -> AbstractContextManager[Any]:
     """A context in which autograd remembers how `value` is computed wherever an operation would keep `value` itself.
 
     `compute` must give the same numbers again (nothing random), from tensors that are kept anyway: then the memory of
     `value` is spared for the price of one more computation.
     """
+    if _KEEP_ALL.get() or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return nullcontext()
+
+    # Not `value` itself: autograd holds on to this function.
+    identity = (value.data_ptr(), value.shape, value.dtype)
 
     def pack(kept: Tensor) -> Any:
-        same = kept.data_ptr() == value.data_ptr() and kept.shape == value.shape and kept.dtype == value.dtype
-        return compute if same else kept
+        return compute if (kept.data_ptr(), kept.shape, kept.dtype) == identity else kept
 
     def unpack(kept: Any) -> Tensor:
         if isinstance(kept, Tensor):
@@ -29,3 +38,17 @@ def computed_again(value: Tensor, compute: Callable[[], Tensor]) -> saved_tensor
         return again
 
     return saved_tensors_hooks(pack, unpack)
+
+
+def keeping_all(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without `computed_again`: activation checkpointing keeps less, and must see what is kept."""
+
+    @wraps(function)
+    def kept(*arguments: Any, **options: Any) -> Any:
+        token = _KEEP_ALL.set(True)
+        try:
+            return function(*arguments, **options)
+        finally:
+            _KEEP_ALL.reset(token)
+
+    return kept

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from matfm.core.acceleration import checkpoint_activations, compile_feed_forward, recompute_activated
+from matfm.core.acceleration import checkpoint_activations, compile_feed_forward
 from matfm.core.averaging import WeightAverage
 from matfm.core.batching import TokenBatch
 from matfm.core.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
@@ -131,10 +131,7 @@ class _Run:
         # FSDP2 takes a model's weights apart; the caller's stays whole, is evaluated and gets the result.
         self.model = copy.deepcopy(model) if kind == "fsdp" else model
         self.model.train()
-        if loop.activation_checkpointing:
-            self.undo = [checkpoint_activations(self.model)]
-        else:  # compiled code chooses by itself what it keeps
-            self.undo = [] if loop.compile else [recompute_activated(self.model)]
+        self.undo = [checkpoint_activations(self.model)] if loop.activation_checkpointing else []
         self.undo += [compile_feed_forward(self.model)] if loop.compile else []
         self.step = wrapped(StepModule(self.model, step_function, loop.precision, device), kind, device)
         self.batches = batches
