@@ -18,14 +18,14 @@ from matfm.core.trainer import LoopConfig, StepFunction, fit, remove_checkpoints
 from matfm.models.saving import save_model
 from matfm.tasks import cards, data, plots
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.pretraining_config import CorpusConfig, ModelConfig, PretrainConfig, TrainConfig
-from matfm.tasks.pretraining_data import Corpus, load_corpus
-from matfm.tasks.pretraining_evaluation import held_out_evaluation
-from matfm.tasks.pretraining_models import new_model
-from matfm.tasks.pretraining_objectives import SpanObjective, objective_step
-from matfm.tasks.pretraining_rows import Part
-from matfm.tasks.pretraining_shared import Setting
-from matfm.tasks.pretraining_vocabulary import PretrainingVocabulary, vocabulary_of
+from matfm.tasks.pretraining.config import CorpusConfig, ModelConfig, PretrainConfig, TrainConfig
+from matfm.tasks.pretraining.data import Corpus, load_corpus
+from matfm.tasks.pretraining.evaluation import held_out_evaluation
+from matfm.tasks.pretraining.models import new_model
+from matfm.tasks.pretraining.objectives import SpanObjective, objective_step
+from matfm.tasks.pretraining.rows import Part
+from matfm.tasks.pretraining.setting import Setting
+from matfm.tasks.pretraining.vocabulary import PretrainingVocabulary, vocabulary_of
 from matfm.tasks.readings import readings_to_check
 from matfm.tasks.recipes import load_recipe
 

@@ -7,8 +7,8 @@ import pytest
 
 from matfm import MatfmError, parse_smiles, selfies_to_smiles
 from matfm.chem.molecule_units import molecule_units
-from matfm.tasks import molecule_targets
-from matfm.tasks.molecule_targets import MoleculePlan, Winsor, describe_molecules, descriptor_names
+from matfm.tasks.pretraining import molecule_targets
+from matfm.tasks.pretraining.molecule_targets import MoleculePlan, Winsor, describe_molecules, descriptor_names
 
 SMILES = (Path(__file__).parents[1] / "data" / "drug_like.smi").read_text().split()
 CELLS = [*SMILES[:60], "C1CC", "", "OCC", "CCO"]

@@ -13,9 +13,9 @@ from matfm.core.config import apply_overrides, from_mapping, load_toml
 from matfm.core.loop_config import LoopOptions
 from matfm.tasks import corpus
 from matfm.tasks.pretrain import CorpusConfig, ModelConfig, PretrainConfig, TrainConfig, run
-from matfm.tasks.pretraining_contrastive import ContrastiveObjective
-from matfm.tasks.pretraining_objectives import TERMS
-from matfm.tasks.pretraining_shared import Objective
+from matfm.tasks.pretraining.contrastive import ContrastiveObjective
+from matfm.tasks.pretraining.objectives import TERMS
+from matfm.tasks.pretraining.setting import Objective
 
 SMILES = (Path(__file__).parents[1] / "data" / "drug_like.smi").read_text().split()
 CONFIGS = Path(matfm.__file__).parent / "models" / "configs"

@@ -10,8 +10,8 @@ import torch
 from matfm.chem.masking import MASK
 from matfm.core.config import from_mapping
 from matfm.tasks.pretrain import PretrainConfig, load_corpus, new_model, new_vocabulary, setting_of
-from matfm.tasks.pretraining_objectives import TERMS, objective_step
-from matfm.tasks.pretraining_shared import Objective, SharedBatch
+from matfm.tasks.pretraining.objectives import TERMS, objective_step
+from matfm.tasks.pretraining.setting import Objective, SharedBatch
 
 SMILES = (Path(__file__).parents[1] / "data" / "drug_like.smi").read_text().split()[:80]
 TERMS_OF_ROWS = ("property", "descriptors", "fingerprint")
@@ -104,7 +104,7 @@ def test_rows_with_a_mask_do_not_count_as_their_molecule(everything):
 def test_targets_of_a_batch_belong_to_its_molecules(everything):
     """Whatever way a row is written in, its targets are those of the molecule."""
     from matfm.chem.smiles import parse_smiles
-    from matfm.tasks.molecule_targets import _fingerprints
+    from matfm.tasks.pretraining.molecule_targets import _fingerprints
 
     tokenizer, part = everything.setting.vocabulary.tokenizer, everything.corpus.train
     batches = part.batches(4000, 1, 4)
@@ -205,7 +205,7 @@ def test_spans_and_noise_start_where_generation_starts(tmp_path):
 
 def test_a_new_term_is_one_function_and_one_entry(monkeypatch, tmp_path):
     from matfm.core.step import StepOutput
-    from matfm.tasks.pretraining_objectives import Term
+    from matfm.tasks.pretraining.objectives import Term
 
     def build(objective, setting):
         return lambda shared: StepOutput(

@@ -202,7 +202,7 @@ def test_a_token_file_has_the_same_rows_held_out_every_epoch(tmp_path):
 
 
 def test_only_some_rows_of_a_large_token_file_are_evaluated(tokens, tmp_path, monkeypatch):
-    from matfm.tasks import pretraining_data
+    from matfm.tasks.pretraining import data as pretraining_data
 
     monkeypatch.setattr(pretraining_data, "_SCANNED", 32)
     data = {"tokens": str(tokens), "held_out": 0.2, "held_out_rows": 5}

@@ -18,7 +18,7 @@ from matfm.chem.vocabulary import SPECIAL_TOKENS, load_vocabulary, token_ids
 from matfm.tasks.encoding import TOKENIZERS
 
 if TYPE_CHECKING:
-    from matfm.tasks.pretraining_config import CorpusConfig, PretrainConfig
+    from matfm.tasks.pretraining.config import CorpusConfig, PretrainConfig
 
 SENTINEL = "<extra_id_{}>"
 """Name of the sentinels of span corruption, as in T5's vocabulary."""

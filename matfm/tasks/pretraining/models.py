@@ -18,8 +18,8 @@ from matfm.models.matt5_config import MatT5Config
 from matfm.models.sizes import of_size
 
 if TYPE_CHECKING:
-    from matfm.tasks.pretraining_config import PretrainConfig
-    from matfm.tasks.pretraining_data import Corpus
+    from matfm.tasks.pretraining.config import PretrainConfig
+    from matfm.tasks.pretraining.data import Corpus
 
 
 def new_model(config: PretrainConfig, corpus: Corpus, vocabulary_size: int) -> Any:

@@ -12,9 +12,9 @@ from matfm.core.loop_config import LoopOptions
 from matfm.core.optim import OptimizerConfig
 from matfm.errors import MatfmError
 from matfm.tasks.encoding import KINDS
-from matfm.tasks.pretraining_contrastive import ContrastiveObjective
-from matfm.tasks.pretraining_objectives import SpanObjective, check_objectives
-from matfm.tasks.pretraining_shared import Objective
+from matfm.tasks.pretraining.contrastive import ContrastiveObjective
+from matfm.tasks.pretraining.objectives import SpanObjective, check_objectives
+from matfm.tasks.pretraining.setting import Objective
 
 FAMILIES = ("matbert", "matgpt", "matt5")
 _INPUTS = {"composition": "formula", "smiles": "smiles", "selfies": "selfies"}

@@ -17,8 +17,8 @@ from matfm.core.batching import TokenBatch
 from matfm.core.step import StepOutput
 from matfm.errors import MatfmError
 from matfm.models.pooling import POOLINGS
-from matfm.tasks.pretraining_rows import Part
-from matfm.tasks.pretraining_vocabulary import PretrainingVocabulary
+from matfm.tasks.pretraining.rows import Part
+from matfm.tasks.pretraining.vocabulary import PretrainingVocabulary
 
 # N tokens, M masked tokens, B sequences, K targets, D width
 
@@ -39,7 +39,7 @@ class Objective:
     @classmethod
     def class_of(cls, values: Mapping[str, Any]) -> type[Objective]:
         """The configuration that a section stands for, by its name."""
-        from matfm.tasks.pretraining_objectives import TERMS  # they refer to this class
+        from matfm.tasks.pretraining.objectives import TERMS  # they refer to this class
 
         name = values.get("name")
         if not isinstance(name, str) or name not in TERMS:

@@ -12,12 +12,12 @@ from torch import nn
 
 from matfm.core.step import Evaluation, StepFunction
 from matfm.models.inference import predict_properties
-from matfm.tasks.pretraining_objectives import objective_step
-from matfm.tasks.pretraining_rows import Part
-from matfm.tasks.pretraining_shared import Objective, Setting
+from matfm.tasks.pretraining.objectives import objective_step
+from matfm.tasks.pretraining.rows import Part
+from matfm.tasks.pretraining.setting import Objective, Setting
 
 if TYPE_CHECKING:
-    from matfm.tasks.pretraining_config import PretrainConfig
+    from matfm.tasks.pretraining.config import PretrainConfig
 
 _FROM_PREDICTIONS = frozenset({"property", "descriptors"})
 

@@ -17,7 +17,7 @@ from matfm.core.objectives import info_nce_loss
 from matfm.core.step import StepOutput
 from matfm.core.steps import noisy_view
 from matfm.errors import MatfmError
-from matfm.tasks.pretraining_shared import Objective, Setting, SharedBatch, TermLoss
+from matfm.tasks.pretraining.setting import Objective, Setting, SharedBatch, TermLoss
 
 # B sequences, D width
 

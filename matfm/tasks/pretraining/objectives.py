@@ -23,8 +23,8 @@ from matfm.core.span_corruption import SpanConfig
 from matfm.core.step import StepFunction, StepOutput
 from matfm.core.steps import causal_step, denoising_step, permutation_step, span_step
 from matfm.errors import MatfmError
-from matfm.tasks.pretraining_contrastive import ContrastiveObjective, contrastive
-from matfm.tasks.pretraining_shared import Objective, Setting, SharedBatch, TermLoss
+from matfm.tasks.pretraining.contrastive import ContrastiveObjective, contrastive
+from matfm.tasks.pretraining.setting import Objective, Setting, SharedBatch, TermLoss
 
 # N tokens, M masked tokens, B sequences, K targets, F bits
 

@@ -23,14 +23,14 @@ from matfm.core.varied_tokens import VariedTokens
 from matfm.errors import MatfmError
 from matfm.tasks import data
 from matfm.tasks.encoding import EncodedRows, encode_formulas, parse_number
-from matfm.tasks.molecule_targets import MoleculePlan, Winsor, describe_molecules, descriptor_names
-from matfm.tasks.pretraining_rows import Part
-from matfm.tasks.pretraining_vocabulary import new_tokenizer, vocabulary_digest
+from matfm.tasks.pretraining.molecule_targets import MoleculePlan, Winsor, describe_molecules, descriptor_names
+from matfm.tasks.pretraining.rows import Part
+from matfm.tasks.pretraining.vocabulary import new_tokenizer, vocabulary_digest
 from matfm.tasks.recipes import load_recipe
 from matfm.tasks.tables import Chunk, column_property, read_table
 
 if TYPE_CHECKING:
-    from matfm.tasks.pretraining_config import CorpusConfig, PretrainConfig
+    from matfm.tasks.pretraining.config import CorpusConfig, PretrainConfig
 
 # R rows, K targets, D descriptors
 

@@ -1,0 +1,1 @@
+"""What `matfm pretrain` consists of: configuration, corpora, objectives and evaluation."""
