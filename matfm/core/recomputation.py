@@ -25,10 +25,10 @@ def computed_again(value: Tensor, compute: Callable[[], Tensor]) -> AbstractCont
         return nullcontext()
 
     # Not `value` itself: autograd holds on to this function.
-    identity = (value.data_ptr(), value.shape, value.dtype)
+    identity = _identity(value)
 
     def pack(kept: Tensor) -> Any:
-        return compute if (kept.data_ptr(), kept.shape, kept.dtype) == identity else kept
+        return compute if _identity(kept) == identity else kept
 
     def unpack(kept: Any) -> Tensor:
         if isinstance(kept, Tensor):
@@ -38,6 +38,11 @@ def computed_again(value: Tensor, compute: Callable[[], Tensor]) -> AbstractCont
         return again
 
     return saved_tensors_hooks(pack, unpack)
+
+
+def _identity(tensor: Tensor) -> tuple[Any, ...]:
+    """Strides too: a square matrix and its transpose are alike in all else."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def keeping_all(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -50,7 +50,7 @@ def write_pretraining_card(
         *([f"- Licence: {recipe.license}", *(f"- {cited}" for cited in recipe.citation)] if recipe else []),
         (
             f"- {summary['rows_used'] - summary['rows_held_out']:,} rows trained on, {summary['rows_held_out']:,} held "
-            f"out by a hash; {summary['rows_rejected']} cells rejected"
+            f"out by a hash; {summary['rows_rejected']:,} rows and {summary['labels_rejected']:,} labels rejected"
         ),
         *_learned_lines(config, summary),
         "",

@@ -164,8 +164,8 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     inputs = table.column(config.input, config.table)
     split = save_split(out / SPLIT_FILE, inputs, labelled.parts_of_table(), labelled.split_method)
     write_rejects(out / "rejects.csv", labelled.rejects)
+    labelled.encoder.tokenizer.save_pretrained(str(out))  # before the weights, which read nothing without it
     members, result = _train_members(config, labelled, out, device, resume)
-    labelled.encoder.tokenizer.save_pretrained(str(out))
     whole = in_prediction_forms(labelled.examples, labelled.encoder, labelled.inputs, config.fit.predict_enumerations)
     predicted = predict_members(members, whole, device)
     metrics = score_parts(labelled, predicted.value)
@@ -173,7 +173,6 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     write_json(out / CALIBRATION, _residuals(labelled, predicted.value))
     _draw(out, config, labelled, predicted.value)
     directory.write_metrics(metrics)
-    trained = sum(p.numel() for p in members[0].parameters() if p.requires_grad)
     summary = {
         "task": config.task,
         "kind": config.kind,
@@ -191,7 +190,7 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
         "metrics": metrics,
         "backbone": config.backbone,
         "strategy": config.strategy,
-        "trainable_share": result.get("trainable_share", trained / sum(p.numel() for p in members[0].parameters())),
+        "trainable_share": result["trainable_share"],
         "ensemble": config.ensemble,
         "seed": config.seed,
         "seconds": round(time.perf_counter() - started, 1),
@@ -227,7 +226,7 @@ def _train_members(
             label=f"finetune {number + 1}/{config.ensemble}",
         )
         members.append(model)
-        result = told or result
+        result = told
     return members, result
 
 
@@ -322,12 +321,13 @@ def _complain(config: FinetuneConfig, table: Chunk, rejects: list[Reject]) -> No
             f"{config.table} has no usable row; the first one, column {first.column!r}: {first.reason}; "
             "check --input, --target and --task"
         )
-    for name in config.targets:
-        if config.task == "regression" and sum(reject.column == name for reject in rejects) > table.rows / 2:
-            first = next(reject for reject in rejects if reject.column == name)
+    for name in config.targets if config.task == "regression" else ():
+        filled = sum(bool(cell.strip()) for cell in table.columns[name])
+        wrong = [reject for reject in rejects if reject.column == name and reject.value.strip()]
+        if len(wrong) > filled / 2:
             raise MatfmError(
-                f"{config.table}: most cells of column {name!r} are not numbers (row {first.row}: {first.reason}); "
-                "name a numeric --target, or use --task classification"
+                f"{config.table}: most cells of column {name!r} are not numbers (row {wrong[0].row}: "
+                f"{wrong[0].reason}); name a numeric --target, or use --task classification"
             )
 
 
@@ -339,7 +339,7 @@ def _residuals(labelled: LabelledRows, mean: np.ndarray) -> dict[str, list[float
     residuals = {}
     for k, known in enumerate(labelled.targets.properties):
         errors = np.abs(labelled.examples.exact_labels()[rows, k] - mean[rows, k])
-        residuals[known.name] = np.sort(errors[~np.isnan(errors)]).round(6).tolist()
+        residuals[known.name] = np.sort(errors[~np.isnan(errors)]).tolist()
     return residuals
 
 

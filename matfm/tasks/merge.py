@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from matfm.chem.identity import Identities
 from matfm.chem.reduced_composition import whole_amounts
 from matfm.chem.skeletons import SkeletonFilter
 from matfm.errors import MatfmError
-from matfm.tasks.assemble import Gathered, assemble, checked_rows, gather, table_metadata
+from matfm.tasks.assemble import assemble, checked_rows, gather, table_metadata
 from matfm.tasks.recipes import Part, Recipe, load_recipe, matching
 from matfm.tasks.rejects import Reject
 
+_IN_FRACTIONS = " in fractions"
 SOURCES = "sources"
 """Column with the recipes that hold the row, separated by commas."""
 _REDUCE: dict[str, Callable[[list[float]], float]] = {
@@ -74,7 +75,7 @@ def assemble_merge(recipe: Recipe, fetch: Fetch) -> tuple[pa.Table, list[Reject]
     for part, source in (*apart, *parts):
         if source.inputs != "canonical":
             keys.learn(_inputs(part, source, fetch))
-    without = {keys.of(text, source)[0] for part, source in apart for _, text in _inputs(part, source, fetch)}
+    without = {keys.substance(text, source) for part, source in apart for _, text in _inputs(part, source, fetch)}
     rows, labels, rejects = _Rows(), {}, []
     counts = {"rows_read": 0, "rows_left_out": 0, "rows_repeated": 0}
     for part, source in parts:
@@ -83,10 +84,11 @@ def assemble_merge(recipe: Recipe, fetch: Fetch) -> tuple[pa.Table, list[Reject]
             counts["rows_read"] += 1
             try:
                 key, shown = keys.of(text, source)
+                substance = keys.substance(text, source)
             except MatfmError as error:
                 rejects.append(Reject(position, f"{source.name}.{recipe.input}", text, str(error)))
                 continue
-            if key in without:
+            if substance in without:
                 counts["rows_left_out"] += 1
                 continue
             counts["rows_repeated"] += key in rows.number
@@ -116,17 +118,22 @@ def _table(recipe: Recipe, rows: _Rows, labels: dict[str, _Label]) -> pa.Table:
 def _inputs(part: Part, recipe: Recipe, fetch: Fetch) -> Iterator[tuple[int, str]]:
     """Row in the part's recipe and input, of the rows that belong to the part."""
     gathered = gather(recipe, fetch(recipe))
-    wanted = _in_split(part, recipe, gathered)
+    wanted = _in_split(part, recipe, gathered.texts)
     yield from ((row, text) for row, text in enumerate(gathered.inputs) if wanted is None or wanted[row])
 
 
-def _in_split(part: Part, recipe: Recipe, gathered: Gathered) -> list[bool] | None:
+def _split_columns(recipe: Recipe) -> list[str]:
+    return [table.split for table in recipe.tables if table.split]
+
+
+def _in_split(part: Part, recipe: Recipe, texts: Mapping[str, list[str | None]]) -> list[bool] | None:
+    """Which rows belong to the part; None for all. `texts` has the split column."""
     if not part.split:
         return None
-    columns = [table.split for table in recipe.tables if table.split]
+    columns = _split_columns(recipe)
     if len(columns) != 1:
         raise MatfmError(f"{recipe.name} has {len(columns)} split columns; `split` of a part needs exactly one")
-    labels = gathered.texts[columns[0]]
+    labels = texts[columns[0]]
     unknown = set(part.split) - set(labels)
     if unknown:
         raise MatfmError(f"{recipe.name} has no rows with {columns[0]} {', '.join(sorted(unknown))}")
@@ -139,13 +146,14 @@ def _labels(part: Part, recipe: Recipe, fetch: Fetch, row_of: dict[str, int]) ->
         return {}
     table, _ = assemble(recipe, fetch(recipe), None)
     inputs = table[recipe.input].to_pylist()
+    wanted_R = _in_split(part, recipe, {name: table[name].to_pylist() for name in _split_columns(recipe)})
     found = {}
     for wanted in part.labels:
         if wanted not in recipe.column_units():
             raise MatfmError(f"{recipe.name} has no target {wanted!r}; it has {', '.join(recipe.column_units())}")
         label = _Label(table.schema.field(wanted).with_name(f"{recipe.name}_{wanted}"), part.reduce)
-        for text, value in zip(inputs, table[wanted].to_pylist(), strict=True):
-            if value is not None and text in row_of:
+        for row, (text, value) in enumerate(zip(inputs, table[wanted].to_pylist(), strict=True)):
+            if value is not None and text in row_of and (wanted_R is None or wanted_R[row]):
                 label.values.setdefault(row_of[text], []).append(value)
         found[label.field.name] = label
     return found
@@ -165,8 +173,12 @@ class _CompositionKeys:
             formula = read_formula(text)
             reduced = formula_text(whole_amounts(formula), "hill")
             whole = all(float(amount).is_integer() for amount in formula.amounts.values())
-            self._known[text] = (reduced, reduced) if whole else (f"{reduced} in fractions", text)
+            self._known[text] = (reduced, reduced) if whole else (f"{reduced}{_IN_FRACTIONS}", text)
         return self._known[text]
+
+    def substance(self, text: str, source: Recipe) -> str:
+        """Equal for equal compositions, in whole amounts or in fractions."""
+        return self.of(text, source)[0].removesuffix(_IN_FRACTIONS)
 
 
 class _MoleculeKeys:
@@ -185,3 +197,7 @@ class _MoleculeKeys:
             return text, text
         canonical = self._identities.read(text)
         return canonical, canonical
+
+    def substance(self, text: str, source: Recipe) -> str:
+        """The canonical SMILES."""
+        return self.of(text, source)[0]

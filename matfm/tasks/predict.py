@@ -122,16 +122,18 @@ def _bounds(values: dict[str, np.ndarray], targets: Targets, widths: dict[str, f
 def _half_widths(config: PredictConfig, targets: Targets) -> dict[str, float]:
     """Split-conformal half widths (Vovk et al. 2005): a corrected quantile of the validation errors."""
     assert config.interval is not None
+    if targets.classes:
+        raise MatfmError(f"{config.run} predicts classes; --interval is for regression, so leave it out")
     path = Path(config.run) / CALIBRATION
     residuals = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     widths = {}
     for known in targets.properties:
         errors = residuals.get(known.name, [])
         rank = math.ceil((len(errors) + 1) * config.interval)
-        if targets.classes or rank > len(errors):
+        if rank > len(errors):
             raise MatfmError(
                 f"{config.run} has {len(errors)} validation rows for {known.name!r}, too few for --interval "
-                f"{config.interval}; fine-tune a regression with a split that has validation rows"
+                f"{config.interval}; fine-tune with a split that has more of them"
             )
         widths[known.name] = errors[rank - 1]
     return widths

@@ -60,7 +60,8 @@ def train_predictor(
     beside the weights. With `resume`, a model already saved there is loaded, and an interrupted one is continued.
     """
     if resume and (folder / MODEL_FILE).is_file():
-        return load_predictor(folder), {}
+        model = load_predictor(folder)
+        return model, {"trainable_share": apply_strategy(model, config.strategy, model.matbert.layers_from_top)}
     config = config.for_kind(encoder.kind)
     torch.manual_seed(seed)
     model = new_predictor(config, targets, encoder, train)
@@ -115,12 +116,17 @@ def new_predictor(config: FitConfig, targets: Targets, encoder: RowEncoder, trai
         model = MatBERTForProperty(MatBERTConfig.of_size(size, **architecture, **head))
     else:
         model = load_backbone(config.backbone, head, len(encoder.tokenizer))
-    written = np.arange(len(train)) if train.forms is None else train.forms[:-1]
+    written = _first_forms(train)
     if not targets.classes:
         scale_to_labels(model.property_head, train.tokens.targets_RK[written], [p.limits for p in targets.properties])
     if train.conditions_SC is not None:
         model.property_head.set_conditions(train.conditions_SC[written])
     return model
+
+
+def _first_forms(examples: Examples) -> np.ndarray:
+    """The first sequence of every row."""
+    return np.arange(len(examples)) if examples.forms is None else examples.forms[:-1]
 
 
 def load_backbone(name: str, head: dict[str, Any], vocabulary: int) -> MatBERTForProperty:
@@ -193,13 +199,15 @@ def _of(values: Tensor | None, rows_B: Tensor) -> Tensor | None:
 def _class_balanced(train: Examples, classes: int) -> np.ndarray:
     """Weights that give every class the same sum, times those of the rows; mean 1 where rows weigh the same.
 
-    A class's rows weigh rows / (classes · rows of the class), as scikit-learn's `class_weight="balanced"`.
+    A class's rows weigh rows / (classes · rows of the class), as scikit-learn's `class_weight="balanced"`. A row in
+    several forms counts once, as an epoch sees it.
     """
     label_S = train.tokens.targets_RK[:, 0].astype(int)
     weight_S = np.ones(len(train)) if train.weight_S is None else train.weight_S.astype(np.float64)
-    of_class = np.bincount(label_S, weight_S, minlength=classes)
+    rows = _first_forms(train)
+    of_class = np.bincount(label_S[rows], weight_S[rows], minlength=classes)
     present = of_class > 0
-    factor = np.divide(weight_S.sum(), present.sum() * of_class, out=np.zeros(classes), where=present)
+    factor = np.divide(of_class.sum(), present.sum() * of_class, out=np.zeros(classes), where=present)
     return (weight_S * factor[label_S]).astype(np.float32)
 
 

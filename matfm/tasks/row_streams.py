@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,10 @@ from tqdm import tqdm
 from matfm.tasks.encoding import EncodedRows, RowEncoder
 from matfm.tasks.examples import Examples
 from matfm.tasks.labels import read_conditions
-from matfm.tasks.readings import readings_to_check, vocabulary_report
+from matfm.tasks.readings import SHOWN, readings_to_check, vocabulary_report
 from matfm.tasks.tables import Chunk, iterate_table, table_writer
 
 ERROR = "error"
-SHOWN_REASONS = 5
 Compute = Callable[[Examples, list[str]], Mapping[str, np.ndarray]]
 """Readable rows and their cells to output columns, each with one entry (or vector) a row."""
 
@@ -97,18 +97,25 @@ class _Tally:
     rows: int = 0
     failed: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    to_check: int = 0
     warnings: dict[int, str] = field(default_factory=dict)
+    """The first ones; the count says how many there are."""
     unknown: Counter[str] = field(default_factory=Counter)
-    truncated: list[int] = field(default_factory=list)
+    truncated: int = 0
+    first_truncated: list[int] = field(default_factory=list)
 
     def add(self, chunk: Chunk, encoded: EncodedRows, errors: dict[int, str]) -> None:
-        self.warnings.update({chunk.first_row + row: reading for row, reading in encoded.warnings.items()})
+        self.to_check += len(encoded.warnings)
+        for row, reading in islice(sorted(encoded.warnings.items()), SHOWN - len(self.warnings)):
+            self.warnings[chunk.first_row + row] = reading
         self.unknown.update(encoded.unknown)
-        self.truncated.extend(chunk.first_row + row for row in encoded.truncated_rows)
+        self.truncated += encoded.truncated
+        cut = encoded.truncated_rows[: SHOWN - len(self.first_truncated)]
+        self.first_truncated += [chunk.first_row + row for row in cut]
         for row, reason in sorted(errors.items()):
             self.failed += 1
-            if len(self.reasons) < SHOWN_REASONS:
-                self.reasons[reason] = chunk.first_row + row
+            if len(self.reasons) < SHOWN:
+                self.reasons.setdefault(reason, chunk.first_row + row)
         self.rows += chunk.rows
 
     def summary(self) -> dict[str, Any]:
@@ -116,8 +123,8 @@ class _Tally:
             "rows_in": self.rows,
             "rows_done": self.rows - self.failed,
             "rows_with_error": self.failed,
-            **readings_to_check(self.warnings),
-            **vocabulary_report(self.kind, self.unknown, self.truncated),
+            **readings_to_check(self.warnings, self.to_check),
+            **vocabulary_report(self.kind, self.unknown, self.first_truncated, self.truncated),
             "first_errors": [{"row": row, "reason": reason} for reason, row in self.reasons.items()],
         }
 

@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -146,16 +147,17 @@ def _text_appender(text: IO[str], kind: str, names: list[str]) -> Any:
 
 @contextmanager
 def _open_text(path: str) -> Iterator[IO[str]]:
-    if path == STANDARD_INPUT:
-        yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
-        return
     opener = gzip.open if path.endswith(".gz") else open
     try:
+        if path == STANDARD_INPUT:
+            yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+            return
         with opener(path, "rt", encoding="utf-8-sig", newline="") as text:  # type: ignore[operator]
             yield text
     except UnicodeDecodeError as error:
-        raise MatfmError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except (gzip.BadGzipFile, EOFError) as error:
+        named = "standard input" if path == STANDARD_INPUT else path
+        raise MatfmError(f"{named} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise MatfmError(f"{path} is not a complete gzip file: {error}") from error
 
 

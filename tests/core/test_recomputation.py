@@ -48,6 +48,17 @@ def test_gradients_are_equal_and_the_value_is_computed_twice(layer):
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
+def test_the_transpose_of_a_square_value_is_not_taken_for_the_value():
+    weight, hidden = (torch.arange(9.0).view(3, 3).sin().requires_grad_() for _ in range(2))
+    (weight @ hidden.exp().mT).square().sum().backward()
+    expected, weight.grad = weight.grad, None
+    value = hidden.exp()
+    with computed_again(value, hidden.exp):
+        product = weight @ value.mT
+    product.square().sum().backward()
+    assert torch.equal(weight.grad, expected)
+
+
 def test_the_value_is_not_kept(layer):
     alive = []
 

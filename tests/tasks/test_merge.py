@@ -1,5 +1,8 @@
 """Merged corpora: each substance once, sources and labels kept, test molecules left out."""
 
+import hashlib
+import re
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -49,6 +52,38 @@ def test_molecules_are_compared_by_canonical_smiles_and_test_molecules_are_left_
         "CCO": "flat,potency", "Oc1ccccc1": "flat,potency", "OCCO": "flat", "Cl/C=C/Cl": "potency",
     }  # fmt: skip
     assert (summary["rows_left_out"], summary["rows_repeated"]) == (1, 2)
+
+
+def test_what_is_left_out_is_left_out_in_fractions_too(small_recipes, tmp_path):
+    path = small_recipes / "held.toml"
+    start = (small_recipes / "all_formulas.toml").read_text().partition("[merge]")[0]
+    path.write_text(
+        f"{start.replace('rows = 11', 'rows = 3')}[merge]\n"
+        'parts = [{ recipe = "oqmd_like" }]\nwithout = [{ recipe = "bench" }]\n'
+    )  # bench has NaCl, and FeO, which is Fe0.5O0.5 in oqmd_like
+    table = pq.read_table(run(BuildConfig(str(path), str(tmp_path / "out")))["table"])
+    assert table["formula"].to_pylist() == ["Fe2O3", "GaN", "MgO"]
+    path.write_text(
+        f"{start.replace('rows = 11', 'rows = 4')}[merge]\n"
+        'parts = [{ recipe = "bench" }]\nwithout = [{ recipe = "oqmd_like" }]\n'
+    )
+    table = pq.read_table(run(BuildConfig(str(path), str(tmp_path / "other")))["table"])
+    assert table["formula"].to_pylist() == ["OZn", "AlN", "Cu", "MgO2"]
+
+
+def test_labels_of_other_splits_are_not_carried_over(small_recipes, tmp_path):
+    cells = "s,y,part\nCCO,-3,train\nCCO,-1,test\nCCN,-1,train\n"
+    (small_recipes / "potency.csv").write_text(cells)
+    written = (small_recipes / "potency.toml").read_text().replace("rows = 5", "rows = 3")
+    digest = hashlib.sha256(cells.encode()).hexdigest()
+    (small_recipes / "potency.toml").write_text(re.sub('sha256 = "[0-9a-f]+"', f'sha256 = "{digest}"', written))
+    path = small_recipes / "all_molecules.toml"
+    path.write_text(
+        path.read_text().partition("[merge]")[0].replace("rows = 4", "rows = 2")
+        + '[merge]\nparts = [{ recipe = "potency", split = ["train"], labels = ["pki"], reduce = "mean" }]\n'
+    )
+    _, table = build("all_molecules", tmp_path)
+    assert table["potency_pki"].to_pylist() == [6.0, 8.0]
 
 
 def test_a_label_or_split_that_a_part_has_not_is_named(small_recipes, tmp_path):

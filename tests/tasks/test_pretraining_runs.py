@@ -276,10 +276,23 @@ def test_rows_that_are_no_molecule_are_reported(tmp_path):
         "\n".join(["smiles,y", "C1CC,1", ",2", "CCO,high", *(f"{smiles},3" for smiles in SMILES[:40])]) + "\n"
     )
     summary = run(configuration(path, data={"table": str(path), "targets": ["y"]}), tmp_path / "run")
-    assert (summary["rows_in"], summary["rows_used"], summary["rows_rejected"]) == (43, 41, 3)
+    assert (summary["rows_in"], summary["rows_used"], summary["rows_rejected"]) == (43, 41, 2)
+    assert summary["labels_rejected"] == 1
     rejects = (tmp_path / "run" / "rejects.csv").read_text()
     assert "C1CC" in rejects
     assert "'high' is not a number" in rejects
+
+
+@pytest.mark.parametrize("kind", ["smiles", "composition"])
+def test_a_row_with_too_many_cells_is_not_trained_on(tmp_path, kind):
+    inputs = SMILES[:40] if kind == "smiles" else [f"Fe{n}O{41 - n}" for n in range(1, 41)]
+    path = tmp_path / "ragged.csv"
+    path.write_text("\n".join(["x,y", "CO,2,7", *(f"{text},{row}" for row, text in enumerate(inputs))]) + "\n")
+    data = {"table": str(path), "targets": ["y"], "input": "x", "kind": kind}
+    found = load_corpus(configuration(path, data=data), tmp_path)
+    assert (found.rows_in, found.rows_used) == (41, 40)
+    assert [(reject.row, reject.value) for reject in found.rejects] == [(0, "CO")]
+    assert "line 2 has 3 cells, the header 2" in found.rejects[0].reason
 
 
 def test_a_target_without_labels_is_refused_and_one_without_held_out_labels_is_left_out(tmp_path):

@@ -76,6 +76,7 @@ def test_bad_rows_keep_their_place_with_a_reason(tmp_path):
         ("t.csv", b"a,a\n1,2\n", "two columns named 'a'"),
         ("t.csv", b"a\n\xff\xfe\n", "is not UTF-8 text"),
         ("t.xlsx", b"", "the format is not known"),
+        ("t.csv.gz", gzip.compress(b"a\n1\n")[:10] + b"\xff" * 40, "is not a complete gzip file"),
         ("t.csv.gz", b"no gzip", "is not a complete gzip file"),
         ("t.csv.gz", gzip.compress(b"a\n" + b"1\n" * 90000)[:-20], "is not a complete gzip file"),
         ("t.parquet", b"PAR1", "is not a readable Parquet file"),
@@ -112,6 +113,9 @@ def test_standard_input_is_csv(monkeypatch):
 
     monkeypatch.setattr("sys.stdin", Stdin)
     assert read_table("-").columns == {"formula": ["Fe"]}
+    Stdin.buffer = io.BytesIO(b"formula\n\xff\n")
+    with pytest.raises(MatfmError, match="standard input is not UTF-8 text"):
+        read_table("-")
 
 
 def test_a_quote_that_never_closes_is_an_error_that_names_its_line(tmp_path):

@@ -76,12 +76,13 @@ def load_corpus(config: PretrainConfig, out: Path) -> Corpus:
         return _token_file(config)
     path = config.data.table or _built_recipe(config.data.recipe, out)
     table = read_table(path)
-    cells = table.column(config.data.column, path)
+    written = table.column(config.data.column, path)
+    # A row with too many cells may have them in the wrong columns: it is not read.
+    cells = ["" if row in table.errors else cell for row, cell in enumerate(written)] if table.errors else written
     is_formula = config.data.kind == "composition"
     read = _read_formulas(config, cells) if is_formula else _read_molecules(config, cells, out, path)
-    rejects = [
-        data.Reject(row, config.data.column, cells[row], why) for row, why in sorted(read.encoded.errors.items())
-    ]
+    reasons = {**read.encoded.errors, **table.errors}
+    rejects = [data.Reject(row, config.data.column, written[row], why) for row, why in sorted(reasons.items())]
     read.encoded.tokens.targets_RK, bad = _targets(table, read.encoded, config.data.targets, path)
     held_out_R = shares_of(read.key_R) < config.data.held_out
     if held_out_R.all() or not held_out_R.any():
