@@ -39,6 +39,8 @@ from matfm.tasks.targets import Targets, censored_counts, with_heads
 ENSEMBLE = "ensemble"
 """Folder of the members beyond the first, inside a run directory."""
 CALIBRATION = "calibration.json"
+_OWN_COLUMNS = frozenset({"row", "part"})
+"""Columns that `predictions.parquet` has beside those of the table."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class FinetuneConfig:
     """Backbone, strategy and training."""
 
     def __post_init__(self) -> None:
+        for name in (self.input, *self.targets, *self.conditions):
+            if name in _OWN_COLUMNS:
+                raise MatfmError(
+                    f"predictions.parquet has a column {name!r} of its own; rename that column of the table"
+                )
         if self.kind is not None and self.kind not in KINDS:
             raise MatfmError(f"kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
         parse_split(self.split, self.kind)

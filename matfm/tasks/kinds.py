@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.core.bundled import resolve_weights
 from matfm.errors import MatfmError
 from matfm.tasks.encoding import KINDS, RowEncoder, row_encoder
@@ -59,7 +60,8 @@ def backbone_encoder(backbone: str, kind: str | None = None) -> RowEncoder:
     """How cells become tokens of a backbone or run: its own vocabulary, cut where its positions end.
 
     Raises:
-        MatfmError: as `backbone_kind`, or the backbone reads formulas in a scheme without amounts.
+        MatfmError: as `backbone_kind`, or the backbone reads formulas in a scheme without amounts, or it has no
+            tokenizer and another vocabulary than that of compositions.
     """
     kind = backbone_kind(backbone, kind)
     if backbone.startswith(SCRATCH):
@@ -75,6 +77,11 @@ def backbone_encoder(backbone: str, kind: str | None = None) -> RowEncoder:
         architecture = PreTrainedConfig.get_config_dict(folder)[0]
     except OSError as error:
         raise MatfmError(f"the weights {backbone!r} cannot be loaded: {' '.join(str(error).split())}") from error
+    if saved_kind(backbone) is None and architecture.get("vocab_size") != len(CompositionTokenizer()):
+        raise MatfmError(
+            f"{backbone} holds no tokenizer and its model has {architecture.get('vocab_size')} tokens, which are not those "
+            "of compositions; save the tokenizer of its pretraining into that folder"
+        )
     absolute = architecture.get("position_embedding") == "absolute"
     return row_encoder(kind, folder, int(architecture["max_position_embeddings"]) if absolute else None)
 

@@ -12,9 +12,11 @@ import torch
 from matfm.core.batching import RaggedTokens
 from matfm.core.config import to_mapping
 from matfm.core.distributed import process_group
+from matfm.core.files import sha256_of, write_text
 from matfm.core.run_directory import RunDirectory
 from matfm.core.run_log import LOG_FILE, read_log
 from matfm.core.trainer import LoopConfig, StepFunction, fit, remove_checkpoints
+from matfm.errors import MatfmError
 from matfm.models.saving import save_model
 from matfm.tasks import cards, data, plots
 from matfm.tasks.devices import resolve_device
@@ -28,6 +30,9 @@ from matfm.tasks.pretraining.setting import Setting
 from matfm.tasks.pretraining.vocabulary import PretrainingVocabulary, vocabulary_of
 from matfm.tasks.readings import readings_to_check
 from matfm.tasks.recipes import load_recipe
+
+TABLE_DIGEST = "table.sha256"
+"""In the run directory: SHA-256 of the table that the run began with."""
 
 __all__ = [
     "Corpus",
@@ -54,6 +59,8 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
         directory = RunDirectory(out)
         if ranks.first:
             directory = RunDirectory.open(out, to_mapping(config), resume)
+            if config.data.table:
+                check_same_table(out, Path(config.data.table))
         ranks.wait()
         if (finished := directory.finished_summary()) is not None:
             return finished
@@ -66,6 +73,21 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
             _write_results(config, corpus, vocabulary, model, result, directory)
         ranks.wait()
     return directory.summary()
+
+
+def check_same_table(out: Path, table: Path) -> None:
+    """Remember the table that a run began with.
+
+    Raises:
+        MatfmError: the run began with another one: rows would be held out and drawn otherwise.
+    """
+    if not table.is_file():
+        return  # reading it says so
+    begun, digest = out / TABLE_DIGEST, sha256_of(table)
+    if not begun.is_file():
+        write_text(begun, digest + "\n")
+    elif begun.read_text("utf-8").strip() != digest:
+        raise MatfmError(f"{table} is not the table that {out} began with; restore it, or start anew in another --out")
 
 
 def train(

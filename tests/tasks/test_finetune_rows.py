@@ -99,3 +99,9 @@ def test_intervals_of_classes_are_refused_for_what_they_are(tmp_path):
     wanted = predict.PredictConfig(str(tmp_path / "run"), str(path), "smiles", str(tmp_path / "p.csv"), 0.9)
     with pytest.raises(MatfmError, match="predicts classes; --interval is for regression"):
         predict.run(wanted)
+
+
+@pytest.mark.parametrize("columns", [{"targets": ("part",)}, {"input": "row"}, {"conditions": ("row",)}])
+def test_columns_that_the_run_writes_itself_are_refused(columns):
+    with pytest.raises(MatfmError, match="has a column '(part|row)' of its own; rename"):
+        finetune.FinetuneConfig(**{"table": "t.csv", "input": "smiles", "targets": ("y",), **columns})

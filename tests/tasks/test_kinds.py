@@ -46,6 +46,9 @@ def test_a_folder_without_tokenizer_cannot_read_molecules(tmp_path):
     assert backbone_kind(str(tmp_path)) == "composition"
     with pytest.raises(MatfmError, match="holds no smiles tokenizer"):
         backbone_kind(str(tmp_path), "smiles")
+    MatBERTModel(MatBERTConfig.of_size("tiny", vocab_size=200)).save_pretrained(tmp_path / "molecules")
+    with pytest.raises(MatfmError, match="holds no tokenizer and its model has 200 tokens"):
+        backbone_encoder(str(tmp_path / "molecules"))
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(MatfmError, match="is not readable JSON"):
         saved_kind(str(tmp_path))

@@ -161,6 +161,23 @@ def test_a_run_repeats_itself_and_resumes_bit_by_bit(case, molecules, tokens, tm
     )
 
 
+def test_a_run_goes_on_with_the_table_it_began_with_only(molecules, tmp_path, monkeypatch):
+    table = tmp_path / "t.csv"
+    table.write_bytes(Path(molecules).read_bytes())
+    config = configuration(molecules, data={"table": str(table)})
+
+    def killed(*_):
+        raise KilledError
+
+    monkeypatch.setattr(trainer._Run, "one_step", killed)
+    for resume in (False, True):
+        with pytest.raises(KilledError):
+            run(config, tmp_path / "run", resume=resume)
+    table.write_text(table.read_text() + "CCO\n")
+    with pytest.raises(MatfmError, match="is not the table that .* began with"):
+        run(config, tmp_path / "run", resume=True)
+
+
 def texts_of(rows):
     tokenizer = SmilesTokenizer()
     return [tokenizer.decode(ids, skip_special_tokens=True) for ids in np.split(rows.ids_N, rows.offsets[1:-1])]

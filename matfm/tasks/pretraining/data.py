@@ -243,8 +243,7 @@ def _check_meta(settings: CorpusConfig, folder: Path, meta: dict[str, Any]) -> N
 def _built_recipe(name: str, out: Path) -> str:
     recipe = load_recipe(name)
     path = out / "data" / f"{recipe.name}.parquet"
-    if not path.is_file():
-        data.run(data.BuildConfig(name, str(path.parent)))
+    data.run(data.BuildConfig(name, str(path.parent)))  # which builds nothing anew that is unchanged
     return str(path)
 
 
