@@ -79,8 +79,8 @@ def backbone_encoder(backbone: str, kind: str | None = None) -> RowEncoder:
         raise MatfmError(f"the weights {backbone!r} cannot be loaded: {' '.join(str(error).split())}") from error
     if saved_kind(backbone) is None and architecture.get("vocab_size") != len(CompositionTokenizer()):
         raise MatfmError(
-            f"{backbone} holds no tokenizer and its model has {architecture.get('vocab_size')} tokens, which are not those "
-            "of compositions; save the tokenizer of its pretraining into that folder"
+            f"{backbone} holds no tokenizer and its model has {architecture.get('vocab_size')} tokens, which are not "
+            "those of compositions; save the tokenizer of its pretraining into that folder"
         )
     absolute = architecture.get("position_embedding") == "absolute"
     return row_encoder(kind, folder, int(architecture["max_position_embeddings"]) if absolute else None)
