@@ -20,6 +20,8 @@ Result = TypeVar("Result")
 
 _WAITING = 3
 """Chunks per process that are worked on or wait for their turn."""
+_PATIENCE = 5.0
+"""Seconds to wait for a result before the pool is asked whether all its processes live."""
 
 
 def available_cores() -> int:
@@ -54,14 +56,25 @@ def map_in_order(
                 waiting.append((chunk, pool.submit(function, chunk.columns[column])))
                 if len(waiting) > _WAITING * workers:
                     done, future = waiting.popleft()
-                    yield done, future.result()
+                    yield done, _result(pool, future)
             while waiting:
                 done, future = waiting.popleft()
-                yield done, future.result()
+                yield done, _result(pool, future)
         except BrokenProcessPool as error:
             raise RunError("a worker process was ended (out of memory?); run again, with fewer --workers") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(pool: ProcessPoolExecutor, future: Future[Result]) -> Result:
+    while True:
+        try:
+            return future.result(timeout=_PATIENCE)
+        except TimeoutError:
+            if future.done():
+                raise
+            # The pool looks for ended processes among those it knew when it last woke up: this wakes it.
+            pool.submit(int)
 
 
 def _end_with_the_parent() -> None:

@@ -172,7 +172,12 @@ def test_killed_processes_leave_one_sentence_and_no_process(tmp_path, victim):
     workers = wait_for(lambda: spawned(process.pid))
     target = workers[0] if victim == "worker" else process.pid
     os.kill(target, signal.SIGINT if victim == "interrupt" else signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=180)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     assert "Traceback" not in errors
     if victim == "worker":
         assert process.returncode == 1
