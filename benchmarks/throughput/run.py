@@ -62,7 +62,7 @@ def main() -> None:
         config = replace(config, data=replace(config.data, recipe="", table=arguments.table))
     with tempfile.TemporaryDirectory() as folder:
         corpus = load_corpus(config, Path(folder))
-        model = new_model(config, corpus, new_vocabulary(config).size)
+        model = new_model(config, corpus, new_vocabulary(config))
         parameters = sum(p.numel() for p in model.matbert.encoder.parameters())
         batches = EpochBatches(corpus.train.tokens, config.train.tokens_per_batch, config.seed)
         measured = Interleaved(batches, arguments.steps, device)

@@ -42,7 +42,7 @@ def write_pretraining_card(
         "",
         (
             f"{_FAMILIES[config.model.family]} of size `{config.model.size}` ({summary['parameters']:,} parameters) "
-            f"for {things}, pretrained with the objective(s) {_with_weights(config)}."
+            f"for {things}, {_begun(config)}pretrained with the objective(s) {_with_weights(config)}."
         ),
         "",
         "## Data",
@@ -90,6 +90,10 @@ _LIMITS = {
     "smiles": "It sees the molecular graph, not the conformation. Tokens that the data lacks are untrained.",
     "selfies": "It sees the molecular graph, not the conformation. Symbols that the data lacks are untrained.",
 }
+
+
+def _begun(config: PretrainConfig) -> str:
+    return f"continued from `{config.model.start}`, " if config.model.start else ""
 
 
 def _with_weights(config: PretrainConfig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +120,14 @@ def _inputs(part: Part, recipe: Recipe, fetch: Fetch) -> Iterator[tuple[int, str
     """Row in the part's recipe and input, of the rows that belong to the part."""
     gathered = gather(recipe, fetch(recipe))
     wanted = _in_split(part, recipe, gathered.texts)
-    yield from ((row, text) for row, text in enumerate(gathered.inputs) if wanted is None or wanted[row])
+    for row, text in enumerate(gathered.inputs):
+        if (wanted is None or wanted[row]) and (part.share == 1 or _share_of(text) < part.share):
+            yield row, text
+
+
+def _share_of(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def _split_columns(recipe: Recipe) -> list[str]:

@@ -99,7 +99,7 @@ def train(
     resume: bool,
 ) -> tuple[Any, dict[str, Any]]:
     """The trained model, and what `fit` says of it."""
-    model = new_model(config, corpus, vocabulary.size)
+    model = new_model(config, corpus, vocabulary)
     batches = corpus.train.batches(config.train.tokens_per_batch, config.seed, config.length_pool)
     per_epoch = batches.batches_per_epoch
     steps = config.train.steps or math.ceil(config.train.epochs * per_epoch / config.train.accumulate)

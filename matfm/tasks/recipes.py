@@ -141,12 +141,16 @@ class Part:
     """Target columns to carry over as <recipe>_<column>."""
     reduce: str = "first"
     """What is made of several labels of one row: first, mean or min."""
+    share: float = 1.0
+    """Share of these rows that is taken, chosen by a hash of the formula, SMILES or SELFIES as it is written."""
 
     def __post_init__(self) -> None:
         if self.reduce not in REDUCTIONS:
             raise MatfmError(
                 f"reduce of part {self.recipe!r} is {self.reduce!r}; choose one of {', '.join(REDUCTIONS)}"
             )
+        if not 0 < self.share <= 1:
+            raise MatfmError(f"share of part {self.recipe!r} is {self.share}; it must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)

@@ -142,3 +142,20 @@ def test_tables_that_are_joined_need_every_input_once(small_recipes, tmp_path):
     path.write_text(path.read_text() + table)
     with pytest.raises(MatfmError, match=r"flat: 'CCO' is twice in flat.csv, flat.csv"):
         build("flat", tmp_path)
+
+
+def test_a_share_of_a_part_is_the_same_rows_every_time(small_recipes, tmp_path):
+    start = (small_recipes / "all_formulas.toml").read_text().partition("[merge]")[0]
+    texts = ["Fe2O3", "NaCl", "GaN", "MgO", "Fe0.5O0.5"]
+    small = [t for t in texts if int.from_bytes(hashlib.sha256(t.encode()).digest()[:8], "big") / 2**64 < 0.6]
+    assert 0 < len(small) < len(texts)
+    path = small_recipes / "some.toml"
+    path.write_text(
+        start.replace("rows = 11", f"rows = {len(small)}")
+        + '[merge]\nparts = [{ recipe = "oqmd_like", share = 0.6, labels = ["gap"] }]\n'
+    )
+    table = pq.read_table(run(BuildConfig(str(path), str(tmp_path / "out")))["table"])
+    assert table.num_rows == table["oqmd_like_gap"].length() - table["oqmd_like_gap"].null_count == len(small)
+    path.write_text(path.read_text().replace("0.6", "1.5"))
+    with pytest.raises(MatfmError, match=r"share of part 'oqmd_like' is 1\.5; it must be above 0 and at most 1"):
+        run(BuildConfig(str(path), str(tmp_path / "again")))

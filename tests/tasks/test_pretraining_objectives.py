@@ -27,7 +27,7 @@ class Case:
         self.config = from_mapping(PretrainConfig, {"data": data, "model": {"size": "tiny"}, **values}, "test")
         self.corpus = load_corpus(self.config, folder / "run")
         vocabulary = new_vocabulary(self.config)
-        self.model = new_model(self.config, self.corpus, vocabulary.size).eval()
+        self.model = new_model(self.config, self.corpus, vocabulary).eval()
         self.setting = setting_of(self.config, vocabulary, self.corpus.train)
         self.step = objective_step(self.config.objectives, self.setting)
 
@@ -153,7 +153,7 @@ def test_jittered_amounts_are_a_view_of_compositions(small_table, tmp_path):
     config = from_mapping(PretrainConfig, {**values, "objective": [{"name": "contrastive", "view": "jitter"}]}, "test")
     corpus = load_corpus(config, tmp_path)
     vocabulary = new_vocabulary(config)
-    model = new_model(config, corpus, vocabulary.size).eval()
+    model = new_model(config, corpus, vocabulary).eval()
     step = objective_step(config.objectives, setting_of(config, vocabulary, corpus.train))
     batch = corpus.train.tokens.batch(np.arange(len(corpus.train)))
     first, again = (step(model, batch, torch.Generator().manual_seed(1)).loss_sum for _ in range(2))

@@ -52,7 +52,7 @@ def test_the_pretraining_head_has_the_bounds_of_the_columns_unit(table, tmp_path
         pretrain.CorpusConfig(table=path, targets=names, held_out=0.2), model=pretrain.ModelConfig(size="tiny")
     )
     corpus = pretrain.load_corpus(config, tmp_path)
-    model = pretrain.new_model(config, corpus, pretrain.new_vocabulary(config).size)
+    model = pretrain.new_model(config, corpus, pretrain.new_vocabulary(config))
     assert model.config.property_units == ["meV/atom", "log10(GPa)", "eV", ""]
     assert model.property_head.lower.tolist() == [0, -math.inf, 0, 1]
 

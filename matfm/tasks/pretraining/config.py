@@ -110,6 +110,8 @@ class ModelConfig:
     """matbert (encoder), matgpt (decoder) or matt5 (both)."""
     size: str = "small"
     """tiny, small, base or large."""
+    start: str = ""
+    """Weights to continue from: bundled name, folder or Hub id, whose widths and depth hold; empty for random ones."""
     position_embedding: str = ""
     """Of MatBERT: none, rotary, absolute or sinusoidal; empty for none (scheme fraction) or rotary (strings)."""
     hidden_size: int = 0
@@ -136,6 +138,10 @@ class ModelConfig:
         if not 0 <= self.dropout < 1:
             raise MatfmError(f"model.dropout is {self.dropout}; it is a share in [0, 1)")
         for name, value in self.sizes().items():
+            if self.start:
+                raise MatfmError(
+                    f"model.{name} is {value}, but model.start {self.start!r} says the sizes; leave it out"
+                )
             if value < 0:
                 raise MatfmError(f"model.{name} is {value}; it must be positive, or 0 for that of model.size")
 

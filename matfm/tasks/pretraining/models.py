@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from matfm.errors import MatfmError
+from matfm.models.continuing import Start
 from matfm.models.matbert import MatBERTForMaskedLM, MatBERTForPretraining
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.matbert_permutation import MatBERTForPermutationLM
@@ -20,17 +21,22 @@ from matfm.models.sizes import of_size
 if TYPE_CHECKING:
     from matfm.tasks.pretraining.config import PretrainConfig
     from matfm.tasks.pretraining.data import Corpus
+    from matfm.tasks.pretraining.vocabulary import PretrainingVocabulary
 
 
-def new_model(config: PretrainConfig, corpus: Corpus, vocabulary_size: int) -> Any:
-    """A randomly initialised model of the family; its property head, if any, is scaled to the training targets."""
-    return _FAMILIES[config.model.family](config, corpus, vocabulary_size)
+def new_model(config: PretrainConfig, corpus: Corpus, vocabulary: PretrainingVocabulary) -> Any:
+    """A model of the family, random or continued; its property head, if any, is scaled to the training targets."""
+    start = Start(config.model.start) if config.model.start else None
+    model = _FAMILIES[config.model.family](config, corpus, _sizes(config, vocabulary.size, start))
+    if start is not None:
+        start.copy_into(model, vocabulary.tokenizer.get_vocab())
+    return model
 
 
-def _matbert(config: PretrainConfig, corpus: Corpus, vocabulary_size: int) -> Any:
+def _matbert(config: PretrainConfig, corpus: Corpus, sizes: dict[str, Any]) -> Any:
     heads = {"fingerprint_bits": config.data.fingerprint_bits} if config.data.fingerprint_bits else {}
     architecture = MatBERTConfig(
-        **_sizes(config, vocabulary_size),
+        **sizes,
         **heads,
         position_embedding=config.position_embedding,
         max_position_embeddings=max(512, config.data.max_length),
@@ -52,24 +58,24 @@ def _matbert(config: PretrainConfig, corpus: Corpus, vocabulary_size: int) -> An
     return model
 
 
-def _matgpt(config: PretrainConfig, _: Corpus, vocabulary_size: int) -> Any:
+def _matgpt(config: PretrainConfig, _: Corpus, sizes: dict[str, Any]) -> Any:
     torch.manual_seed(config.seed)
-    architecture = MatGPTConfig(**_sizes(config, vocabulary_size), hidden_dropout_prob=config.model.dropout)
+    architecture = MatGPTConfig(**sizes, hidden_dropout_prob=config.model.dropout)
     return MatGPTForCausalLM(architecture)
 
 
-def _matt5(config: PretrainConfig, _: Corpus, vocabulary_size: int) -> Any:
+def _matt5(config: PretrainConfig, _: Corpus, sizes: dict[str, Any]) -> Any:
     torch.manual_seed(config.seed)
-    architecture = MatT5Config(**_sizes(config, vocabulary_size), dropout_rate=config.model.dropout)
+    architecture = MatT5Config(**sizes, dropout_rate=config.model.dropout)
     return MatT5ForConditionalGeneration(architecture)
 
 
 _FAMILIES = {"matbert": _matbert, "matgpt": _matgpt, "matt5": _matt5}
 
 
-def _sizes(config: PretrainConfig, vocabulary_size: int) -> dict[str, Any]:
+def _sizes(config: PretrainConfig, vocabulary_size: int, start: Start | None) -> dict[str, Any]:
     """Widths and depth, those given over those of the size; weights start with a deviation of width ** -0.5."""
-    sizes = {**of_size(config.model.size), **config.model.sizes()}
+    sizes = start.sizes() if start else {**of_size(config.model.size), **config.model.sizes()}
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     if width % heads or width // heads % 2:
         raise MatfmError(f"model.hidden_size is {width}; each of {heads} heads needs an even share of it")
