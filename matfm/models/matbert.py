@@ -35,7 +35,7 @@ class MatBERTPreTrainedModel(FamilyPreTrainedModel):
     # The losses are means of a batch; else Hugging Face's Trainer would not divide by the accumulated batches.
     accepts_loss_kwargs = False
     _keys_to_ignore_on_load_unexpected = [
-        rf"^{part}\." for part in ("lm_head", "property_head", "embed_query", "fingerprint_head")
+        rf"^{part}\." for part in ("lm_head", "property_head", "embed_query", "fingerprint_head", "amount_head")
     ]
 
     @torch.no_grad()
@@ -277,6 +277,8 @@ class MatBERTForPretraining(PropertyPrediction, MatBERTPreTrainedModel):
         self.lm_head = MaskedTokenHead(config.hidden_size, config.vocab_size, config.layer_norm_eps)
         if config.fingerprint_bits:
             self.fingerprint_head = nn.Linear(config.hidden_size, config.fingerprint_bits)
+        if config.amount_head:
+            self.amount_head = nn.Linear(config.hidden_size, 1)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:

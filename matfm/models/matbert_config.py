@@ -46,6 +46,8 @@ class MatBERTConfig(FamilyConfig):
     """Names of the classes of a classifier; None for regression."""
     fingerprint_bits: int = 0
     """Bits of the fingerprint that was learned in pretraining; 0 for none."""
+    amount_head: bool = False
+    """Whether pretraining learned amounts from elements."""
     predict_enumerations: int = 0
     """Written forms of a molecule that a prediction is the mean over; 0 reads the canonical one."""
     tie_word_embeddings: bool = True

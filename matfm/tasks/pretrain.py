@@ -20,6 +20,7 @@ from matfm.errors import MatfmError
 from matfm.models.saving import save_model
 from matfm.tasks import cards, data, plots
 from matfm.tasks.devices import resolve_device
+from matfm.tasks.pretraining.amounts import AmountsObjective
 from matfm.tasks.pretraining.config import CorpusConfig, ModelConfig, PretrainConfig, TrainConfig
 from matfm.tasks.pretraining.data import Corpus, load_corpus
 from matfm.tasks.pretraining.evaluation import held_out_evaluation
@@ -136,6 +137,7 @@ def setting_of(config: PretrainConfig, vocabulary: PretrainingVocabulary, part: 
         len(config.data.targets),
         config.train.label_smoothing,
         frozenset(objective.name for objective in config.objectives),
+        next((objective.rows for objective in config.objectives if isinstance(objective, AmountsObjective)), 0.0),
     )
 
 

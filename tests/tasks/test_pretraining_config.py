@@ -78,7 +78,7 @@ REFUSED = [
     ({"data": molecules(), "model": {"family": "gpt"}}, "model.family is 'gpt'; choose one of matbert, matgpt, matt5"),
     ({"data": molecules(), "model": {"family": "matgpt", "position_embedding": "none"}}, "matgpt has rotary positions"),
     ({"data": molecules(), "objective": [{"name": "causal"}]},
-     "model.family 'matbert' cannot learn the objective 'causal'; it learns masked, property, descriptors"),
+     "model.family 'matbert' cannot learn the objective 'causal'; it learns masked, property, amounts"),
     ({"data": molecules(), "model": {"family": "matgpt"}, "objective": [{"name": "masked"}]}, "it learns causal"),
     ({"data": molecules(targets=["gap"]), "model": {"family": "matgpt"}}, "data.targets is given, but no objective learns it"),
     ({"data": molecules(), "objective": [{"name": "permute"}]}, "name is 'permute'; choose one of masked"),

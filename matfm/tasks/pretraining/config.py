@@ -224,6 +224,8 @@ class PretrainConfig:
         in_order = self.position_embedding != "none" and not self._is_set
         if not in_order and any(objective.name == "permutation" for objective in self.objectives):
             raise MatfmError("the objective 'permutation' needs strings, or compositions in data.scheme 'count'")
+        if not self._is_set and any(objective.name == "amounts" for objective in self.objectives):
+            raise MatfmError("the objective 'amounts' needs compositions in data.scheme 'fraction'")
         for objective in self.objectives:
             if isinstance(objective, ContrastiveObjective):
                 self._check_view(objective)

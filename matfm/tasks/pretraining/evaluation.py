@@ -58,12 +58,23 @@ def held_out_evaluation(config: PretrainConfig, held_out: Part, setting: Setting
 
 
 def _steps(objectives: tuple[Objective, ...], setting: Setting) -> list[StepFunction]:
-    """Masks apart from the terms that see whole rows; properties are judged by predictions."""
-    masked = tuple(objective for objective in objectives if objective.name == "masked")
-    others = tuple(o for o in objectives if o.name != "masked" and o.name not in _FROM_PREDICTIONS)
-    every_row = replace(setting, masking=replace(setting.masking, rows=1.0), terms=frozenset({"masked"}))
-    whole = replace(setting, terms=frozenset(objective.name for objective in others))
-    return [objective_step(terms, of) for terms, of in ((masked, every_row), (others, whole)) if terms]
+    """Masks and hidden amounts apart from the terms that see whole rows; properties are judged by predictions."""
+    every_row = replace(setting.masking, rows=1.0)
+    groups = {
+        "masked": replace(setting, masking=every_row, amounts=0.0),
+        "amounts": replace(setting, amounts=1.0),
+        "": replace(setting, amounts=0.0),
+    }
+    steps = []
+    for group, of in groups.items():
+        terms = tuple(o for o in objectives if o.name not in _FROM_PREDICTIONS and _group(o.name, groups) == group)
+        if terms:
+            steps.append(objective_step(terms, replace(of, terms=frozenset(objective.name for objective in terms))))
+    return steps
+
+
+def _group(name: str, groups: dict[str, Setting]) -> str:
+    return name if name in groups else ""
 
 
 def _term_means(

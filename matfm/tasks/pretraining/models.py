@@ -34,7 +34,9 @@ def new_model(config: PretrainConfig, corpus: Corpus, vocabulary: PretrainingVoc
 
 
 def _matbert(config: PretrainConfig, corpus: Corpus, sizes: dict[str, Any]) -> Any:
-    heads = {"fingerprint_bits": config.data.fingerprint_bits} if config.data.fingerprint_bits else {}
+    learns_amounts = any(objective.name == "amounts" for objective in config.objectives)
+    heads = {"fingerprint_bits": config.data.fingerprint_bits, "amount_head": learns_amounts}
+    heads = {name: value for name, value in heads.items() if value}
     architecture = MatBERTConfig(
         **sizes,
         **heads,

@@ -23,6 +23,7 @@ from matfm.core.span_corruption import SpanConfig
 from matfm.core.step import StepFunction, StepOutput
 from matfm.core.steps import causal_step, denoising_step, permutation_step, span_step
 from matfm.errors import MatfmError
+from matfm.tasks.pretraining.amounts import AmountsObjective, amounts
 from matfm.tasks.pretraining.contrastive import ContrastiveObjective, contrastive
 from matfm.tasks.pretraining.setting import Objective, Setting, SharedBatch, TermLoss
 
@@ -169,6 +170,7 @@ class Term:
 TERMS: dict[str, Term] = {
     "masked": Term(("matbert",), _masked),
     "property": Term(("matbert",), _property),
+    "amounts": Term(("matbert",), amounts, AmountsObjective),
     "descriptors": Term(("matbert",), _descriptors),
     "fingerprint": Term(("matbert",), _fingerprint),
     "contrastive": Term(("matbert",), contrastive, ContrastiveObjective),

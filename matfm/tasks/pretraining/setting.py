@@ -14,6 +14,7 @@ from torch import Tensor
 from matfm.chem.mask_choice import PackedUnits
 from matfm.chem.masking import MaskedTokens, MaskingConfig, mask_tokens
 from matfm.core.batching import TokenBatch
+from matfm.core.packed_index import rows_of_tokens
 from matfm.core.step import StepOutput
 from matfm.errors import MatfmError
 from matfm.models.pooling import POOLINGS
@@ -28,7 +29,7 @@ class Objective:
     """One term of the loss; `name` decides which."""
 
     name: str
-    """masked, property, descriptors, fingerprint, contrastive, permutation, causal, span or denoising."""
+    """masked, property, amounts, descriptors, fingerprint, contrastive, permutation, causal, span or denoising."""
     weight: float = 1.0
     """Factor on the term's loss."""
 
@@ -60,6 +61,19 @@ class Setting:
     label_smoothing: float
     terms: frozenset[str]
     """Names of the terms that share a batch."""
+    amounts: float = 0.0
+    """Share of the rows whose amounts are hidden; those with a mask keep theirs."""
+
+
+@dataclass(frozen=True)
+class HiddenAmounts:
+    """Amounts of a batch, those of some rows hidden."""
+
+    amounts_N: Tensor
+    positions_P: Tensor
+    """Tokens whose amount is hidden."""
+    row_B: Tensor
+    """True for the rows without amounts."""
 
 
 class SharedBatch:
@@ -87,10 +101,21 @@ class SharedBatch:
         return mask_tokens(batch.ids_N, batch.layout, classes, setting.masking, self.generator, units)
 
     @cached_property
+    def hidden_amounts(self) -> HiddenAmounts:
+        """Rows without amounts, if the loss has the term; else the amounts as they are."""
+        batch, share = self.batch, self.setting.amounts
+        if not share:
+            intact_B = torch.zeros_like(self.masked.masked_row_B)
+            return HiddenAmounts(batch.amounts_N, batch.ids_N[:0], intact_B)
+        draw_B = torch.rand(batch.layout.sequences, generator=self.generator)
+        row_B = (draw_B < share).to(batch.ids_N.device) & ~self.masked.masked_row_B
+        chosen_N = row_B[rows_of_tokens(batch.layout).to(row_B.device)] & (batch.amounts_N > 0)
+        return HiddenAmounts(batch.amounts_N.masked_fill(chosen_N, 0.0), chosen_N.nonzero()[:, 0], row_B)
+
+    @cached_property
     def hidden_ND(self) -> Tensor:  # noqa: N802 - the shape is part of the name
         """Of MatBERT's encoder."""
-        batch = self.batch
-        return self.model.matbert.forward_packed(self.masked.ids_N, batch.amounts_N, batch.layout)
+        return self.model.matbert.forward_packed(self.masked.ids_N, self.hidden_amounts.amounts_N, self.batch.layout)
 
     @cached_property
     def masked_MD(self) -> Tensor:  # noqa: N802
@@ -112,8 +137,9 @@ class SharedBatch:
 
     @cached_property
     def targets_BK(self) -> Tensor:  # noqa: N802
-        """In units of the head's scale; a row with a mask is another material and has none."""
-        targets_BK = self.batch.targets_BK.masked_fill(self.masked.masked_row_B[:, None], math.nan)
+        """In units of the head's scale; a row with a mask or without amounts is another material and has none."""
+        other_B = self.masked.masked_row_B | self.hidden_amounts.row_B
+        targets_BK = self.batch.targets_BK.masked_fill(other_B[:, None], math.nan)
         return self.model.property_head.scaled(targets_BK)
 
 
