@@ -1,159 +1,217 @@
-"""Matbench v0.1 on its official folds: fine-tuned matfm and a random forest on Magpie features.
+"""Matbench v0.1 on its official folds: fine-tuned matfm, the same from scratch, random forest on Magpie features.
 
-Resumable: folds that are in the results file are not run again, and a fold that was cut off goes on
-from its checkpoint. `python benchmarks/matbench/run.py --tasks expt_gap`
+Every fold has its own file of results. What is there is not run again, and a fold that was cut off goes on from its
+checkpoint, so a killed run is continued by its own command, and several machines can share folds or tasks.
+
+`python benchmarks/matbench/run.py --tasks expt_gap,steels --models finetuned,ensemble,rf-magpie,dummy`
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.results import append, load, record
-from matfm.chem.composition_groups import composition_group
+from benchmarks import baselines
+from benchmarks.contamination import Pretraining
+from benchmarks.frozen import embeddings
+from benchmarks.labelled import LabelledTable, labelled
+from benchmarks.matbench.summary import summarise
+from benchmarks.results import Record, append, load, matching, record
+from benchmarks.scored import class_scores, kept, regression_errors, slug, timed
+from benchmarks.tuned import Predictions, Tuning, averaged, fine_tuned
 from matfm.chem.magpie import magpie_features
-from matfm.tasks import data, finetune
+from matfm.core.config import load_toml
+from matfm.core.kernel_ridge import fit_kernel_sum
+from matfm.errors import MatfmError
+from matfm.tasks.devices import resolve_device
 from matfm.tasks.element_properties import magpie_table
-from matfm.tasks.predictor import FitConfig
-from matfm.tasks.recipes import load_recipe
-from matfm.tasks.tables import Chunk, read_table
+from matfm.tasks.recipes import recipe_names
 
 RESULTS = Path(__file__).parent / "results"
-TASKS = {"expt_gap": "matbench_expt_gap"}
-BASELINE = "rf-magpie"
-DUMMY = "dummy (training mean)"
-FOREST = {"n_estimators": 500, "max_features": 1 / 3, "n_jobs": -1, "random_state": 0}
-LABELS = {"matbert-small": "OQMD formation enthalpy, band gap, energy and volume per atom (computed)"}
-CORPORA = {"matbert-small": "oqmd"}
+TASKS = tuple(name.removeprefix("matbench_") for name in recipe_names() if name.startswith("matbench_"))
+FOLDS = range(5)
+MODELS = ("finetuned", "ensemble", "scratch", "kernel-magpie", "kernel-stacked", "rf-magpie", "dummy")
+LARGEST_KERNEL = 6000
+"""Training rows; the time of a kernel model grows with their cube."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", default="expt_gap", help=f"comma-separated; known: {', '.join(TASKS)}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", default="expt_gap", help=f"comma-separated, or all: {', '.join(TASKS)}")
     parser.add_argument("--folds", default="0,1,2,3,4")
-    parser.add_argument("--backbone", default="matbert-small")
-    parser.add_argument("--ensemble", type=int, default=1)
+    parser.add_argument("--models", default="finetuned,rf-magpie,dummy", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--backbone", default="matbert-small", help="bundled name or folder, with its audit")
+    parser.add_argument("--scratch", default="small", help="size of the model from scratch")
+    parser.add_argument("--ensemble", type=int, default=5, help="members of the model `ensemble`")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of matfm finetune")
+    parser.add_argument("--settings", help="TOML: label, and for a task (or all) a list `set` of KEY=VALUE")
+    parser.add_argument("--corpus", action="append", default=[], help="recipe or table of the backbone's pretraining")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--work", default="runs/matbench", help="tables and run directories")
+    parser.add_argument("--work", default="runs/matbench", help="tables, run directories and predictions")
     arguments = parser.parse_args()
-    for task in arguments.tasks.split(","):
-        run_task(task, [int(fold) for fold in arguments.folds.split(",")], arguments)
+    models = chosen(arguments.models, MODELS)
+    benchmark = Matbench(arguments, models, Pretraining(arguments.backbone, arguments.corpus))
+    for task in chosen(arguments.tasks, TASKS):
+        benchmark.run(task, [int(fold) for fold in arguments.folds.split(",")])
+        summarise(RESULTS, task)
 
 
-def run_task(task: str, folds: list[int], arguments: argparse.Namespace) -> None:
-    work = Path(arguments.work)
-    path = built(TASKS[task], work)
-    table = read_table(path)
-    (target, unit), *_ = load_recipe(TASKS[task]).column_units().items()
-    results = RESULTS / f"{task}.jsonl"
-    size = f" ×{arguments.ensemble}" if arguments.ensemble > 1 else ""
-    model = f"{arguments.backbone} fine-tuned{size}"
-    shares = contaminated_shares(arguments.backbone, table, folds, work)
-    for fold in folds:
-        common = {"benchmark": "matbench", "task": task, "split": fold, "metric": "mae", "unit": unit}
-        if not done(results, fold, model):
-            tuning = finetune.FinetuneConfig(
-                table=path, input=data.INPUT_COLUMN, targets=(target,), split=f"column:fold_{fold}",
-                ensemble=arguments.ensemble, seed=arguments.seed, device=arguments.device,
-                fit=FitConfig(backbone=arguments.backbone),
-            )  # fmt: skip
-            out = work / task / f"{model.replace(' ', '-')}-seed{arguments.seed}-fold{fold}"
-            summary = finetune.run(tuning, out, resume=out.exists())
-            scores = summary["metrics"]["test"][target]
-            entry = record(
-                arguments.device, arguments.seed, **common, model=model, value=scores["mae"], n=scores["n"],
-                seconds=summary["seconds"], external_labels=LABELS.get(arguments.backbone),
-                contaminated_share=shares.get(fold),
-            )  # fmt: skip
-            append(results, entry)
-        for baseline, fitted in ((BASELINE, random_forest), (DUMMY, training_mean)):
-            if not done(results, fold, baseline):
-                started = time.perf_counter()
-                true, predicted = fitted(table, target, fold)
-                mae = float(np.abs(true - predicted).mean())
-                seconds = round(time.perf_counter() - started, 1)
-                append(results, record("cpu", 0, **common, model=baseline, value=mae, n=len(true), seconds=seconds))
-        for name in (model, BASELINE, DUMMY):
-            value = next(e["value"] for e in load(results) if e["split"] == fold and e["model"] == name)
-            print(f"{task} fold {fold}  {name:36} {value:.4f} {unit}", flush=True)
-    for name in (model, BASELINE, DUMMY):
-        aggregate(results, task, name, unit, arguments)
+def chosen(text: str, known: tuple[str, ...]) -> list[str]:
+    """Comma-separated names; `all` for every one."""
+    names = list(known) if text == "all" else text.split(",")
+    if unknown := [name for name in names if name not in known]:
+        raise SystemExit(f"there is no {unknown[0]!r}; choose of {', '.join(known)}")
+    return names
 
 
-def built(recipe: str, work: Path) -> str:
-    """Path of the recipe's table, built once."""
-    path = work / "data" / f"{recipe}.parquet"
-    if not path.is_file():
-        data.run(data.BuildConfig(recipe, str(path.parent)))
-    return str(path)
+@dataclass
+class Matbench:
+    """One call's settings."""
+
+    arguments: argparse.Namespace
+    models: list[str]
+    pretraining: Pretraining
+    magpie: dict[str, np.ndarray] = field(default_factory=dict)
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def run(self, task: str, folds: list[int]) -> None:
+        """Score every model on the folds of a task; models whose backbone must not be scored are refused."""
+        known = labelled(f"matbench_{task}", self.work)
+        seen_R = None
+        if {"finetuned", "ensemble", "kernel-stacked"} & set(self.models):
+            self.pretraining.require_scorable(known)
+            seen_R = self.pretraining.seen_rows(known, "composition")
+        for fold in folds:
+            test_R = known.test_rows(f"fold_{fold}")
+            for key in self.models:
+                for name, seed, predicted in self.predictions(key, task, known, fold, test_R):
+                    self.score(task, known, fold, test_R, seen_R, key, name, seed, predicted)
+
+    @property
+    def work(self) -> Path:
+        return Path(self.arguments.work)
+
+    def tuning(self, task: str, scratch: bool) -> tuple[Tuning, str]:
+        """Settings of a task, and what the model's name says of them."""
+        overrides, label = list(self.arguments.set), ", ".join(self.arguments.set)
+        if self.arguments.settings:
+            settings = load_toml(self.arguments.settings)
+            label = settings["label"]
+            overrides = [*settings.get("all", {}).get("set", []), *settings.get(task, {}).get("set", []), *overrides]
+        backbone = f"scratch:{self.arguments.scratch}" if scratch else self.arguments.backbone
+        name = f"{Path(backbone).name} fine-tuned" + (f" [{label}]" if label else "")
+        return Tuning(backbone, tuple(overrides), self.arguments.device), name
+
+    def predictions(
+        self, key: str, task: str, known: LabelledTable, fold: int, test_R: np.ndarray
+    ) -> list[tuple[str, int, Callable[[], Predictions]]]:
+        """Name of the model, seed, and how to get its predictions; of an ensemble also those of its members."""
+        folder, first = self.work / task, self.arguments.seed
+        if key in ("finetuned", "scratch", "ensemble"):
+            tuning, name = self.tuning(task, key == "scratch")
+
+            def member(seed: int) -> Callable[[], Predictions]:
+                out = folder / f"{slug(name)}-seed{seed}-fold{fold}"
+                return lambda: fine_tuned(known, f"fold_{fold}", tuning, seed, out)
+
+            count = self.arguments.ensemble if key == "ensemble" else 1
+            found = [(name, seed, member(seed)) for seed in range(first, first + count)]
+            if key == "ensemble":
+                found.append(
+                    (f"{name} ×{count}", first, lambda: averaged([predict() for _, _, predict in found[:count]]))
+                )
+            return found
+        if key.startswith("kernel") and (~test_R).sum() > LARGEST_KERNEL:
+            print(f"{task} fold {fold}  {key} is left out: more than {LARGEST_KERNEL} training rows", flush=True)
+            return []
+        name = self.fixed_name(key, known)
+        path = folder / f"{slug(name)}-seed{first}-fold{fold}.npz"
+        return [(name, first, lambda: kept(path, lambda: timed(lambda: self.fixed(key, known, test_R))))]
+
+    def fixed_name(self, key: str, known: LabelledTable) -> str:
+        constant = "training mean" if known.classes is None else "majority class"
+        stacked = f"kernel of Magpie and {Path(self.arguments.backbone).name} embedding"
+        return {"dummy": f"dummy ({constant})", "kernel-magpie": "kernel of Magpie", "kernel-stacked": stacked}.get(
+            key, key
+        )
+
+    def fixed(self, key: str, known: LabelledTable, test_R: np.ndarray) -> np.ndarray:
+        """Predictions of a learner on fixed features."""
+        train, classes = known.label_R[~test_R], known.classes is not None
+        if key == "dummy":
+            return baselines.constant(train, int(test_R.sum()), classes)
+        described = self.features(known)
+        if key == "rf-magpie":
+            seed = self.arguments.seed
+            return baselines.random_forest(described[~test_R], train, described[test_R], classes, seed)
+        kernels = [baselines.best_rbf(described[~test_R], train, described[test_R], self.arguments.seed)]
+        if key == "kernel-stacked":
+            vectors = self.embedded(known)
+            kernels.append(baselines.best_rbf(vectors[~test_R], train, vectors[test_R], self.arguments.seed))
+        fitted = fit_kernel_sum([own for own, _ in kernels], train, seed=self.arguments.seed)
+        predicted = fitted.predict([other for _, other in kernels])
+        return predicted.clip(0, 1) if classes else predicted
+
+    def features(self, known: LabelledTable) -> np.ndarray:
+        if known.recipe not in self.magpie:
+            self.magpie[known.recipe] = magpie_features(known.inputs, magpie_table())
+        return self.magpie[known.recipe]
+
+    def embedded(self, known: LabelledTable) -> np.ndarray:
+        if known.recipe not in self.vectors:
+            self.vectors[known.recipe] = embeddings(self.arguments.backbone, known, self.arguments.device)
+        return self.vectors[known.recipe]
+
+    def score(
+        self, task: str, known: LabelledTable, fold: int, test_R: np.ndarray, seen_R: np.ndarray | None,
+        key: str, name: str, seed: int, predict: Callable[[], Predictions],
+    ) -> None:  # fmt: skip
+        """Add the records that are missing: of all test rows, and of those that pretraining did not hold."""
+        path, corpora = RESULTS / f"{task}_fold_{fold}.jsonl", Path(self.arguments.backbone).name
+        own = key in ("finetuned", "ensemble", "kernel-stacked")
+        parts: dict[str, tuple[np.ndarray, str | None]] = {task: (np.ones(test_R.sum(), bool), None)}
+        if seen_R is not None and not seen_R[test_R].all():
+            parts[f"{task}@clean"] = ~seen_R[test_R], corpora
+        there = matching(load(path), split=fold, model=name, seed=seed)
+        missing = {part: of for part, of in parts.items() if not matching(there, task=part, **_clean(of[1]))}
+        if not missing:
+            return
+        predicted, true_T = predict(), known.label_R[test_R]
+        scores = regression_errors if known.classes is None else class_scores
+        device = resolve_device(self.arguments.device).type if key in ("finetuned", "ensemble", "scratch") else "cpu"
+        new: list[Record] = []
+        for part, (rows_T, clean_of) in missing.items():
+            share = None if not own or seen_R is None else round(float(seen_R[test_R][rows_T].mean()), 4)
+            for metric, value in scores(true_T[rows_T], predicted.value_T[rows_T]).items():
+                new.append(record(
+                    device, seed, benchmark="matbench", task=part, split=fold, model=name, metric=metric,
+                    unit=known.unit if metric in ("mae", "rmse") else "", value=value, n=int(rows_T.sum()),
+                    seconds=predicted.seconds, external_labels=self.pretraining.external_labels() if own else None,
+                    contaminated_share=share, **_clean(clean_of),
+                ))  # fmt: skip
+        append(path, *new)
+        for entry in new:
+            print(
+                f"{entry['task']} fold {fold}  {name:44} {entry['metric']:18} {entry['value']:.4f} {entry['unit']}",
+                flush=True,
+            )
 
 
-def done(results: Path, fold: int, model: str) -> bool:
-    return any(entry["split"] == fold and entry["model"] == model for entry in load(results))
-
-
-def fold_rows(table: Chunk, target: str, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values, and which rows are test rows of the fold."""
-    values = np.array([float(cell) for cell in table.columns[target]])
-    return values, np.array(table.columns[f"fold_{fold}"]) == "test"
-
-
-def random_forest(table: Chunk, target: str, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.ensemble import RandomForestRegressor
-
-    described = magpie_features(table.columns[data.INPUT_COLUMN], magpie_table())
-    values, test = fold_rows(table, target, fold)
-    forest = RandomForestRegressor(**FOREST).fit(described[~test], values[~test])
-    return values[test], forest.predict(described[test])
-
-
-def training_mean(table: Chunk, target: str, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    values, test = fold_rows(table, target, fold)
-    return values[test], np.full(test.sum(), values[~test].mean())
-
-
-def contaminated_shares(backbone: str, table: Chunk, folds: list[int], work: Path) -> dict[int, float]:
-    """Share of each fold's test compositions that the backbone's pretraining corpus contains (other labels)."""
-    if backbone not in CORPORA:
-        return {}
-    corpus = read_table(built(CORPORA[backbone], work)).columns[data.INPUT_COLUMN]
-    seen = {composition_group(formula) for formula in corpus}
-    known = np.array([composition_group(formula) in seen for formula in table.columns[data.INPUT_COLUMN]])
-    tests = {fold: np.array(table.columns[f"fold_{fold}"]) == "test" for fold in folds}
-    return {fold: round(float(known[test].mean()), 4) for fold, test in tests.items()}
-
-
-def aggregate(results: Path, task: str, model: str, unit: str, arguments: argparse.Namespace) -> None:
-    """Mean, standard deviation (ddof = 0, as on the leaderboard) and interval over five folds, once all are there."""
-    entries = [entry for entry in load(results) if entry["model"] == model]
-    folds = [entry for entry in entries if isinstance(entry["split"], int)]
-    if len({entry["split"] for entry in folds}) < 5 or any(entry["split"] == "mean" for entry in entries):
-        return
-    values = np.array([entry["value"] for entry in folds])
-    half = 2.776 * values.std(ddof=1) / len(values) ** 0.5  # Student's t with 4 degrees of freedom, 95 %
-    extra: dict[str, Any] = {
-        "std": float(values.std()),
-        "interval": [float(values.mean() - half), float(values.mean() + half)],
-        "external_labels": folds[0]["external_labels"],
-    }
-    if folds[0]["contaminated_share"] is not None:
-        extra["contaminated_share"] = round(float(np.mean([entry["contaminated_share"] for entry in folds])), 4)
-    entry = record(
-        arguments.device, folds[0]["seed"], benchmark="matbench", task=task, split="mean", model=model, metric="mae",
-        unit=unit, value=float(values.mean()), n=sum(e["n"] for e in folds),
-        seconds=round(sum(e["seconds"] for e in folds), 1), **extra,
-    )  # fmt: skip
-    append(results, entry)
-    print(f"{task} mean    {model:36} {values.mean():.4f} ± {values.std():.4f} {unit}")
+def _clean(clean_of: str | None) -> dict[str, str]:
+    """Whose pretraining the rows are clean of: part of what tells a record."""
+    return {} if clean_of is None else {"clean_of": clean_of}
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MatfmError as error:
+        raise SystemExit(str(error)) from error

@@ -1,4 +1,4 @@
-"""The min–max (count Tanimoto) kernel on Morgan fingerprints that count."""
+"""The min–max (count Tanimoto) kernel, and fingerprints that count."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from matfm.chem.fingerprints import BITS, RADIUS
 
 # R rows, S other rows, F = 2048 features, U levels: one for every feature and count that both sides reach
 
+_LARGEST = 2**16 - 1
+"""Count above which a feature is not told from one more."""
 _BLOCK = 2048
 """Levels of a matrix product, which bounds the memory."""
 
@@ -25,9 +27,34 @@ def morgan_counts(molecules: Sequence[Any], chiral: bool = True) -> np.ndarray:
     from rdkit.Chem import rdFingerprintGenerator
 
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS, includeChirality=chiral)
+    return _counts(generator, molecules)
+
+
+def atom_pair_counts(molecules: Sequence[Any]) -> np.ndarray:
+    """How often each pair of atom types at each distance in bonds occurs, folded to 2048, with stereo: (R, F), uint16.
+
+    Carhart et al., J. Chem. Inf. Comput. Sci. 25, 64 (1985), doi 10.1021/ci00046a002.
+    """
+    from rdkit.Chem import rdFingerprintGenerator
+
+    return _counts(rdFingerprintGenerator.GetAtomPairGenerator(fpSize=BITS, includeChirality=True), molecules)
+
+
+def torsion_counts(molecules: Sequence[Any]) -> np.ndarray:
+    """How often each path of four atom types occurs, folded to 2048, with stereo: (R, F), uint16.
+
+    Nilakantan et al., J. Chem. Inf. Comput. Sci. 27, 82 (1987), doi 10.1021/ci00054a008.
+    """
+    from rdkit.Chem import rdFingerprintGenerator
+
+    generator = rdFingerprintGenerator.GetTopologicalTorsionGenerator(fpSize=BITS, includeChirality=True)
+    return _counts(generator, molecules)
+
+
+def _counts(generator: Any, molecules: Sequence[Any]) -> np.ndarray:
     counts_RF = np.zeros((len(molecules), BITS), np.uint16)
     for row, molecule in enumerate(molecules):
-        counts_RF[row] = generator.GetCountFingerprintAsNumPy(molecule)
+        counts_RF[row] = np.minimum(generator.GetCountFingerprintAsNumPy(molecule), _LARGEST)
     return counts_RF
 
 

@@ -148,12 +148,18 @@ class KernelSum:
         """The sum for kernels in the order of those it was fitted to."""
         return _weighted(kernels, self.weights)
 
+    def predict(self, kernels: Sequence[np.ndarray]) -> np.ndarray:
+        """Means (S,) for the kernels, each (S, R), between other rows and the training rows."""
+        return self.fitted.predict(self.of(kernels))
+
 
 def fit_kernel_sum(
     kernels: Sequence[np.ndarray],
     target_R: np.ndarray,
     noises: Sequence[float] = NOISES,
     shares: Sequence[float] = SHARES,
+    rows: int = 1000,
+    seed: int = 0,
 ) -> KernelSum:
     """Start from the best kernel alone; mix the others in, best first, each with the share that helps most.
 
@@ -164,30 +170,49 @@ def fit_kernel_sum(
         target_R: finite numbers.
         noises: as for `fit_kernel_ridge`.
         shares: of a further kernel, between 0 and 1, to choose from.
+        rows: most training rows on which shares are chosen, drawn at random; noise and weights take them all.
+        seed: of that draw.
 
     Raises:
         MatfmError: no kernel, or as `fit_kernel_ridge`.
     """
     if not kernels:
         raise MatfmError("there is no kernel to fit")
-    alone = [fit_kernel_ridge(kernel, target_R, noises) for kernel in kernels]
-    order = sorted(range(len(kernels)), key=lambda number: alone[number].left_out_error)
+    if len(kernels) == 1:
+        return KernelSum((1.0,), fit_kernel_ridge(kernels[0], target_R, noises))
+    for kernel in kernels:
+        _check(kernel, target_R, noises)
+    drawn = np.arange(len(target_R))
+    if len(drawn) > rows:
+        drawn = np.sort(np.random.default_rng(seed).choice(drawn, rows, replace=False))
+    some = [kernel[np.ix_(drawn, drawn)] for kernel in kernels]
+    weights = _mixed(some, target_R[drawn], noises, shares)
+    return KernelSum(weights, fit_kernel_ridge(_weighted(kernels, weights), target_R, noises))
+
+
+def _mixed(
+    kernels: Sequence[np.ndarray], target_R: np.ndarray, noises: Sequence[float], shares: Sequence[float]
+) -> tuple[float, ...]:
+    alone = [fit_kernel_ridge(kernel, target_R, noises).left_out_error for kernel in kernels]
+    order = np.argsort(alone, kind="stable")
     weights = np.zeros(len(kernels))
-    weights[order[0]], fitted = 1.0, alone[order[0]]
+    weights[order[0]], smallest = 1.0, alone[order[0]]
     for number in order[1:]:
-        base = _weighted(kernels, weights)
-        found = weights
+        base = weights
         for share in shares:
-            tried = fit_kernel_ridge((1 - share) * base + share * kernels[number], target_R, noises)
-            if tried.left_out_error < fitted.left_out_error:
-                fitted, found = tried, (1 - share) * weights
-                found[number] = share
-        weights = found
-    return KernelSum(tuple(float(weight) for weight in weights), fitted)
+            tried = (1 - share) * base
+            tried[number] = share
+            error = fit_kernel_ridge(_weighted(kernels, tried), target_R, noises).left_out_error
+            if error < smallest:
+                smallest, weights = error, tried
+    return tuple(float(weight) for weight in weights)
 
 
 def _weighted(kernels: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
-    total: np.ndarray = sum(weight * kernel for weight, kernel in zip(weights, kernels, strict=True) if weight)
+    total = np.zeros_like(kernels[0], dtype=np.float64)
+    for weight, kernel in zip(weights, kernels, strict=True):
+        if weight:
+            total += weight * kernel
     return total
 
 

@@ -6,7 +6,7 @@ import pytest
 from matfm.chem import tanimoto as module
 from matfm.chem.fingerprints import morgan_fingerprints, tanimoto
 from matfm.chem.smiles import parse_smiles
-from matfm.chem.tanimoto import count_tanimoto, morgan_counts
+from matfm.chem.tanimoto import atom_pair_counts, count_tanimoto, morgan_counts, torsion_counts
 
 SMILES = ("CCO", "CCCO", "c1ccccc1O", "C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O", "CCCCCCCCCC", "[Na+].[Cl-]", "C")
 
@@ -54,3 +54,14 @@ def test_counts_know_chain_length_and_stereo(molecules):
     assert (counts[3] != counts[4]).any()
     flat = morgan_counts(molecules, chiral=False)
     assert (flat[3] == flat[4]).all()
+
+
+def test_pairs_and_torsions_are_counted(molecules):
+    heavy = np.array([molecule.GetNumAtoms() for molecule in molecules])
+    pairs = atom_pair_counts(molecules)
+    connected = np.arange(len(SMILES)) != 6
+    assert (pairs.sum(axis=1)[connected] == (heavy * (heavy - 1) // 2)[connected]).all()
+    torsions = torsion_counts(molecules)
+    assert torsions.sum(axis=1)[5] == 7
+    assert (torsions[7] == 0).all()
+    assert count_tanimoto(torsions[7:], torsions[7:]) == 1.0

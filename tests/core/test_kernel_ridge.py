@@ -63,6 +63,18 @@ def test_noise_and_kernels_are_those_with_the_smallest_left_out_error(rows):
     assert mixed.fitted.left_out_error <= fit_kernel_ridge(useful, target).left_out_error
     again = fit_kernel_ridge(mixed.of([linear, useful, noise]), target)
     assert again.left_out_R == pytest.approx(mixed.fitted.left_out_R)
+    others = [kernel[:3] for kernel in (linear, useful, noise)]
+    assert mixed.predict(others) == pytest.approx(again.predict(mixed.of(others)))
+
+
+def test_shares_may_be_chosen_on_some_of_the_rows(rows):
+    features, target = rows
+    kernels = [rbf_kernel(features[:, :2], features[:, :2], 1.0), np.eye(len(target))]
+    every, some, again = (fit_kernel_sum(kernels, target, rows=count, seed=1) for count in (40, 20, 20))
+    assert some.weights == again.weights
+    assert len(some.fitted.weight_R) == len(target)
+    assert some.weights[0] > 0.5
+    assert every.weights[0] > 0.5
 
 
 def test_duplicated_rows_are_no_obstacle(rows):

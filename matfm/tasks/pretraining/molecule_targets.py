@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from matfm.chem.augment import enumerate_smiles
+from matfm.chem.descriptors import descriptor_values
 from matfm.chem.line_corpus import first_field
 from matfm.chem.molecule_units import molecule_units, selfies_units
 from matfm.chem.selfies import selfies_to_smiles, smiles_to_selfies
@@ -35,8 +36,6 @@ CHUNK_ROWS = 1000
 CLIP = 6.0
 """Standard deviations from the mean beyond which a descriptor is cut off (as CheMeleon does; Burns et al. 2025)."""
 _QUANTILES = (0.005, 0.995)
-_LARGEST = 1e30
-"""Largest descriptor that is kept: float32 ends at 3e38."""
 _FORMAT = 1
 _PLAN = "plan.json"
 _COLUMN = "cells"
@@ -171,7 +170,7 @@ def _describe(cells: list[str], plan: MoleculePlan) -> dict[str, np.ndarray]:
         "keys": np.array(keys, np.uint64),
         "unit_values": flat.values,
         "unit_lengths": np.diff(flat.offsets),
-        "descriptors": _descriptors(molecules, plan.descriptors),
+        "descriptors": descriptor_values(molecules, plan.descriptors),
         "fingerprints": _fingerprints(molecules, plan.fingerprint_bits),
     }
 
@@ -200,24 +199,6 @@ def _spellings(cell: str, plan: MoleculePlan) -> tuple[str, Any, list[str]]:
 
 def _key(canonical: str) -> int:
     return int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:8], "big")
-
-
-def _descriptors(molecules: list[Any], names: tuple[str, ...]) -> np.ndarray:
-    """(R, D) float32; what fails, is infinite or beyond float32 is NaN."""
-    from rdkit import rdBase
-    from rdkit.Chem import Descriptors
-
-    functions = dict(Descriptors.descList)
-    values_RD = np.full((len(molecules), len(names)), np.nan)
-    with rdBase.BlockLogs(), np.errstate(all="ignore"):
-        for row, molecule in enumerate(molecules):
-            for column, name in enumerate(names):
-                try:
-                    values_RD[row, column] = functions[name](molecule)
-                except (ValueError, RuntimeError, ArithmeticError, LookupError, TypeError):
-                    continue  # RDKit has no number for this molecule (no charges for an element, for example)
-    values_RD[~(np.abs(values_RD) <= _LARGEST)] = np.nan
-    return values_RD.astype(np.float32)
 
 
 def _fingerprints(molecules: list[Any], bits: int) -> np.ndarray:

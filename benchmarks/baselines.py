@@ -1,0 +1,111 @@
+"""Learners on fixed features: features of training rows and their labels in, predictions of test rows out.
+
+Of a classification (`classes`) the labels are 0 and 1, and predictions are probabilities of 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from matfm.core.kernel_ridge import fit_kernel_ridge, median_length, rbf_kernel, squared_distances
+
+# R training rows, T test rows, D features
+
+TREES = 500
+RIDGES = tuple(np.geomspace(1e-2, 1e6, 17))
+SVM_COSTS = (3.0, 10.0, 30.0)
+SVM_WIDTHS = (0.3, 1.0, 3.0)
+"""In units of one over the mean squared distance."""
+LENGTHS = (0.25, 0.5, 1.0, 2.0)
+"""In units of the median distance."""
+_FOLDS = 5
+
+
+def constant(train_R: np.ndarray, rows: int, classes: bool) -> np.ndarray:
+    """The mean of the training labels, or the class that most of them have."""
+    mean = float(train_R.mean())
+    return np.full(rows, float(mean > 0.5) if classes else mean)
+
+
+def random_forest(
+    train_RD: np.ndarray, train_R: np.ndarray, test_TD: np.ndarray, classes: bool, seed: int = 0
+) -> np.ndarray:
+    """500 trees; a third of the features at each split for regression, their square root for classification."""
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+    if classes:
+        forest = RandomForestClassifier(TREES, n_jobs=1, random_state=seed).fit(train_RD, train_R)
+        return forest.predict_proba(test_TD)[:, 1]
+    forest = RandomForestRegressor(TREES, max_features=1 / 3, n_jobs=1, random_state=seed)
+    return forest.fit(train_RD, train_R).predict(test_TD)
+
+
+def ridge(train_RD: np.ndarray, train_R: np.ndarray, test_TD: np.ndarray) -> np.ndarray:
+    """Ridge regression on standardised features; the penalty has the smallest leave-one-out error."""
+    from sklearn.linear_model import RidgeCV
+
+    train, test = standardised(train_RD, test_TD)
+    return RidgeCV(RIDGES).fit(train, train_R).predict(test)
+
+
+def support_vectors(
+    train_RD: np.ndarray, train_R: np.ndarray, test_TD: np.ndarray, scale: bool, seed: int = 0
+) -> np.ndarray:
+    """Support-vector regression, RBF kernel; cost and width by five-fold cross-validation on the training rows.
+
+    Args:
+        train_RD: features.
+        train_R: labels; they are standardised.
+        test_TD: features of the test rows.
+        scale: whether features are standardised (bits are left as they are).
+        seed: of the folds.
+    """
+    from sklearn.model_selection import GridSearchCV, KFold
+    from sklearn.svm import SVR
+
+    train, test = standardised(train_RD, test_TD) if scale else (train_RD, test_TD)
+    squares_RR, squares_TR = squared_distances(train, train), squared_distances(test, train)
+    mean, spread = train_R.mean(), train_R.std() or 1.0
+    folds = KFold(_FOLDS, shuffle=True, random_state=seed)
+    best = None
+    for width in SVM_WIDTHS:
+        gamma = width / squares_RR.mean()
+        search = GridSearchCV(
+            SVR(kernel="precomputed", cache_size=1000), {"C": SVM_COSTS}, cv=folds, n_jobs=1,
+            scoring="neg_mean_squared_error",
+        ).fit(np.exp(-gamma * squares_RR), (train_R - mean) / spread)  # fmt: skip
+        if best is None or search.best_score_ > best[0].best_score_:
+            best = search, gamma
+    assert best is not None
+    search, gamma = best
+    return search.predict(np.exp(-gamma * squares_TR)) * spread + mean
+
+
+def best_rbf(
+    train_RD: np.ndarray, train_R: np.ndarray, test_TD: np.ndarray, seed: int = 0, rows: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """RBF kernels (R, R) and (T, R) on standardised features; the length by leave-one-out on up to `rows` rows."""
+    train, test = standardised(train_RD, test_TD)
+    drawn = np.random.default_rng(seed).permutation(len(train))[:rows]
+    lengths = [factor * median_length(train[drawn]) for factor in LENGTHS]
+    errors = [
+        fit_kernel_ridge(rbf_kernel(train[drawn], train[drawn], length), train_R[drawn]).left_out_error
+        for length in lengths
+    ]
+    length = lengths[int(np.argmin(errors))]
+    return rbf_kernel(train, train, length), rbf_kernel(test, train, length)
+
+
+def standardised(train_RD: np.ndarray, test_TD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean 0 and standard deviation 1 on the training rows; constant features are left out.
+
+    Test values are cut where they lie further out than the training rows do by more than their whole range.
+    """
+    train, test = (values.astype(np.float64) for values in (train_RD, test_TD))
+    low_D, high_D = train.min(axis=0), train.max(axis=0)
+    kept = high_D > low_D
+    reach_D = high_D - low_D
+    test = test.clip(low_D - reach_D, high_D + reach_D)
+    mean_D, spread_D = train.mean(axis=0), train.std(axis=0)
+    kept &= spread_D > 1e-9 * np.maximum(1.0, np.abs(mean_D))
+    return tuple(((side - mean_D) / np.where(kept, spread_D, 1.0))[:, kept] for side in (train, test))
