@@ -208,11 +208,11 @@ class Scorer:
                 seconds=predicted.seconds, external_labels=labels, contaminated_share=share,
             )
             for metric, rows in (("rmse", np.ones(len(cliff_T), bool)), ("rmse_cliff", cliff_T))
+            if rows.any()
         ]  # fmt: skip
         append(path, *new)
-        print(
-            f"{self.name:16} {name:60} {new[0]['value']:.4f} {new[1]['value']:.4f}  {predicted.seconds} s", flush=True
-        )
+        scores = " ".join(f"{entry['value']:.4f}" for entry in new)
+        print(f"{self.name:16} {name:60} {scores}  {predicted.seconds} s", flush=True)
 
 
 if __name__ == "__main__":
