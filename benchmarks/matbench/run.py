@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--scratch", default="small", help="size of the model from scratch")
     parser.add_argument("--ensemble", type=int, default=5, help="members of the model `ensemble`")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of matfm finetune")
-    parser.add_argument("--settings", help="TOML: label, and for a task (or all) a list `set` of KEY=VALUE")
+    parser.add_argument("--settings", help="TOML: label (or the file's name), and for a task (or all) a list `set`")
     parser.add_argument("--corpus", action="append", default=[], help="recipe or table of the backbone's pretraining")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -59,9 +59,17 @@ def main() -> None:
     arguments = parser.parse_args()
     models = chosen(arguments.models, MODELS)
     benchmark = Matbench(arguments, models, Pretraining(arguments.backbone, arguments.corpus))
+    refused = []
     for task in chosen(arguments.tasks, TASKS):
-        benchmark.run(task, [int(fold) for fold in arguments.folds.split(",")])
-        summarise(RESULTS, task)
+        try:
+            benchmark.run(task, [int(fold) for fold in arguments.folds.split(",")])
+        except MatfmError as error:
+            refused.append(f"{task}: {error}")
+            print(refused[-1], flush=True)
+        else:
+            summarise(RESULTS, task)
+    if refused:
+        raise MatfmError("; ".join(refused))
 
 
 def chosen(text: str, known: tuple[str, ...]) -> list[str]:
@@ -104,7 +112,7 @@ class Matbench:
         overrides, label = list(self.arguments.set), ", ".join(self.arguments.set)
         if self.arguments.settings:
             settings = load_toml(self.arguments.settings)
-            label = settings["label"]
+            label = settings.get("label", Path(self.arguments.settings).stem)
             overrides = [*settings.get("all", {}).get("set", []), *settings.get(task, {}).get("set", []), *overrides]
         backbone = f"scratch:{self.arguments.scratch}" if scratch else self.arguments.backbone
         name = f"{Path(backbone).name} fine-tuned" + (f" [{label}]" if label else "")

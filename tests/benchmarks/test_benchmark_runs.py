@@ -50,7 +50,8 @@ def bench(small_recipes, tmp_path, monkeypatch):
 def test_matbench_scores_all_rows_and_those_that_pretraining_did_not_hold(bench, tmp_path, monkeypatch):
     run_audit(AuditConfig(("oqmd_like",), ("matbench_bench",), str(bench)))
     given = ["--tasks", "bench", "--folds", "0,1,2", "--backbone", str(bench), "--work", str(tmp_path / "work"), *TINY]
-    call(monkeypatch, matbench, *given, "--models", "ensemble,dummy", "--ensemble", "2")
+    call(monkeypatch, matbench, *given, "--models", "finetuned,dummy")
+    call(monkeypatch, matbench, *given, "--models", "ensemble", "--ensemble", "2", "--folds", "0")
     files = sorted((tmp_path / "results").glob("bench_fold_*.jsonl"))
     entries = [entry for path in files for entry in load(path)]
     name = "tiny fine-tuned [fit.epochs=1]"
@@ -66,7 +67,7 @@ def test_matbench_scores_all_rows_and_those_that_pretraining_did_not_hold(bench,
     assert {entry["external_labels"] for entry in whole} == {"oqmd_like (gap)"}
     assert {entry["external_labels"] for entry in matching(entries, model="dummy (training mean)")} == {None}
     before = [path.read_bytes() for path in files]
-    call(monkeypatch, matbench, *given, "--models", "ensemble,dummy", "--ensemble", "2")
+    call(monkeypatch, matbench, *given, "--models", "finetuned,dummy")
     assert [path.read_bytes() for path in files] == before
     assert "## bench: mae (eV)" in (tmp_path / "results" / "table.md").read_text()
 
