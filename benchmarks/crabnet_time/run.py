@@ -172,7 +172,7 @@ def records(
     labels = Pretraining(arguments.backbone).external_labels()
     entries = []
     for run, rate in ((ours, rates[0]), (theirs, rates[1])):
-        told = {**common, "model": run.name, "epochs": run.epochs, "extrapolated": run.extrapolated}
+        told = {**common, "model": run.name, "epochs": run.epochs}
         told["external_labels"] = labels if run is ours else None
         measured: list[tuple[str, str, float | None, int]] = [
             ("seconds", "s", run.seconds, test_rows),
@@ -180,7 +180,14 @@ def records(
             ("rows_per_second", "1/s", rate, rows),
         ]
         entries += [
-            {**told, "metric": metric, "unit": unit, "value": value, "n": count}
+            {
+                **told,
+                "metric": metric,
+                "unit": unit,
+                "value": value,
+                "n": count,
+                "extrapolated": run.extrapolated and metric == "seconds",
+            }
             for metric, unit, value, count in measured
             if value is not None
         ]
