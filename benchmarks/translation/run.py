@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--table", help="with a column of SMILES in place of the test part of MOSES, all of it held out")
+    parser.add_argument(
+        "--table", help="with a column of SMILES in place of the test part of MOSES, all of it held out"
+    )
     parser.add_argument("--input", default=data.INPUT_COLUMN, help="that column")
     parser.add_argument("--work", default="runs/translation", help="the table of MOSES and translations so far")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -90,8 +92,8 @@ def evaluate(to: str, smiles: list[str], arguments: argparse.Namespace) -> None:
     for metric in METRICS:
         share = counts[metric] / len(made)
         entry = record(
-            arguments.device, arguments.seed, benchmark="translation", **known, metric=metric, unit="share", value=share,
-            seconds=seconds,
+            arguments.device, arguments.seed, benchmark="translation", **known, metric=metric, unit="share",
+            value=share, seconds=seconds,
         )  # fmt: skip
         append(arguments.results, entry)
         print(f"{DIRECTIONS[to]:18} {model:24} {metric:14} {share:.4f}  ({len(made)} molecules, {seconds:.0f} s)")

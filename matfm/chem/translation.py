@@ -1,5 +1,4 @@
-"""What a model that translates reads and writes: cells of a table to lines of the joint vocabulary, and checks of its
-translations."""
+"""What a model that translates reads and writes: cells of a table to lines of the joint vocabulary, and back."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """One vocabulary for everything that is translated: lossless, the same on all paths, loadable by Auto classes."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ from matfm.chem.property_text import PHRASES, describe
 from matfm.chem.smiles import split_smiles
 
 SMILES = (Path(__file__).parents[1] / "data" / "drug_like.smi").read_text().split()[:60]
-VALUES = st.dictionaries(st.sampled_from(sorted(PHRASES)), st.floats(-900, 900, allow_nan=False), min_size=1, max_size=8)
+VALUES = st.dictionaries(
+    st.sampled_from(sorted(PHRASES)), st.floats(-900, 900, allow_nan=False), min_size=1, max_size=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def assert_lossless(tokenizer, lines):
     vocabulary = tokenizer.get_vocab()
     assert [line_ids(line, vocabulary, 1) for line in lines] == [row[1:-1] for row in ids]
     flat, offsets = tokenizer.encode_flat(lines)
-    assert [flat[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)] == ids
+    assert [flat[a:b].tolist() for a, b in pairwise(offsets)] == ids
 
 
 def test_molecules_are_lossless_and_cut_at_atoms_and_symbols(tokenizer):
@@ -59,7 +62,9 @@ def test_compositions_are_lossless_with_the_tokens_of_the_scheme_count(tokenizer
 @given(VALUES)
 def test_texts_are_lossless(values):
     tokenizer = JOINT
-    assert_lossless(tokenizer, [text_line(describe(values)), question_line(parse_formula("Fe0.25Co12O3"), list(values))])
+    assert_lossless(
+        tokenizer, [text_line(describe(values)), question_line(parse_formula("Fe0.25Co12O3"), list(values))]
+    )
 
 
 JOINT = JointTokenizer()

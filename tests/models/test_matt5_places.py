@@ -33,7 +33,9 @@ def test_packed_equals_padded(model, side):
     shifted = [torch.tensor([0, *target[:-1]]) for target in TARGETS]
     sources = [torch.tensor(source) for source in SOURCES]
     packed = [(torch.cat(each), PackedLayout.from_lengths(map(len, each))) for each in (sources, shifted)]
-    total, weight = token_loss(model.logits_packed(*packed[0], *packed[1]), torch.cat([torch.tensor(t) for t in TARGETS]))
+    total, weight = token_loss(
+        model.logits_packed(*packed[0], *packed[1]), torch.cat([torch.tensor(t) for t in TARGETS])
+    )
     for asked in ({}, {"output_attentions": True}, {"use_cache": True}):
         torch.testing.assert_close(model(**batch, labels=labels, **asked).loss, total / weight)
 

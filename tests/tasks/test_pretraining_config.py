@@ -159,7 +159,10 @@ def tables(tmp_path, small_table):
         "smiles_matt5": (f"data.tokens={tokens}", "data.held_out=0.1"),
         "translation_molecules": strings,
         "translation_compositions": (
-            f"data.table={materials}", "data.recipe=", "data.held_out=0.3", 'data.targets=["band_gap"]',
+            f"data.table={materials}",
+            "data.recipe=",
+            "data.held_out=0.3",
+            'data.targets=["band_gap"]',
         ),
         "translation_joint": (*strings, "data.recipe=", described),
     }

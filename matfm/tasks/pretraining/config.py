@@ -232,6 +232,7 @@ class PretrainConfig:
                 f"token files hold compositions in the scheme 'fraction', not {self.scheme!r}; give data.table"
             )
         self._check_translation()
+        self._check_more()
         self._check_targets()
         in_order = self.position_embedding != "none" and not self._is_set
         if not in_order and any(objective.name == "permutation" for objective in self.objectives):
@@ -298,8 +299,6 @@ class PretrainConfig:
     def _check_translation(self) -> None:
         data = self.data
         if not self.joint:
-            if data.more:
-                raise MatfmError("data.more joins corpora for the objective 'translation', which is not given")
             return
         wrong = {
             "tokens": "needs the rows of a table; a token file has only tokens",
@@ -317,6 +316,11 @@ class PretrainConfig:
             raise MatfmError(
                 f"the objective 'translation' writes compositions in data.scheme 'count' and data.order {ORDER!r}"
             )
+
+    def _check_more(self) -> None:
+        data = self.data
+        if data.more and not self.joint:
+            raise MatfmError("data.more joins corpora for the objective 'translation', which is not given")
         if data.more and data.enumerations:
             raise MatfmError("data.more needs rows that are written in one way; leave data.enumerations out")
         for part in data.more:

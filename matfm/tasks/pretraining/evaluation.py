@@ -30,8 +30,9 @@ def held_out_evaluation(config: PretrainConfig, held_out: Part, setting: Setting
     that of the descriptors in standard deviations (`descriptors_mae`), the cross-entropy in nats (`NAME_nats`), the
     share of masked tokens found (`masked_accuracy`) and the perplexity (`causal_perplexity`); of translation also the
     cross-entropy of every task (`TASK_nats`) and the share of a sample that greedy decoding translates exactly
-    (`TASK_exact`). Masks, spans, noise and pairs are the same every time, and every row has a mask. `score` (smaller is better) is the mean error of the
-    properties in standard deviations; where there are none, the weighted sum of the other losses.
+    (`TASK_exact`). Masks, spans, noise and pairs are the same every time, and every row has a mask. `score` (smaller is
+    better) is the mean error of the properties in standard deviations; where there are none, the weighted sum of the
+    other losses.
     """
     judged = replace(setting, part=held_out, label_smoothing=0.0)
     steps = _steps(config.objectives, judged)

@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 from matfm.chem.composition_schemes import CLS, PAD, SEP, UNK
-from matfm.chem.joint_tokenizer import ANSWER, TASKS, TO_COMPOSITION, TO_SELFIES, TO_SMILES, TO_TEXT, line_ids, text_line
+from matfm.chem.joint_tokenizer import (
+    ANSWER,
+    TASKS,
+    TO_COMPOSITION,
+    TO_SELFIES,
+    TO_SMILES,
+    TO_TEXT,
+    line_ids,
+    text_line,
+)
 from matfm.chem.property_text import PHRASES, answers, describe, questions
 from matfm.core.batching import RaggedTokens
 from matfm.core.layout import PackedLayout
