@@ -29,6 +29,7 @@ from matfm.chem.line_tokenizer import LineNotationTokenizer
 from matfm.chem.notations import SMILES, LineNotation
 from matfm.chem.property_text import WORDS, questions
 from matfm.chem.vocabulary import load_vocabulary
+from matfm.errors import MatfmError
 
 TO_SELFIES, TO_SMILES, TO_TEXT, TO_COMPOSITION, ANSWER = TASKS = (
     "<to_selfies>",
@@ -42,6 +43,7 @@ ORDER = "electronegativity"
 
 _BLANK_WORDS = tuple(f" {word}" for word in dict.fromkeys((*SYMBOLS, *WORDS)))
 _SIGNS = (" ", " -", *"0123456789.,;?-")
+_COMPOSITION = re.compile(r"(?: [A-Z][a-z]?[0-9]+(?:\.[0-9]+)?)+")
 _ALTERNATIVES = "|".join(re.escape(word[1:]) for word in sorted(_BLANK_WORDS, key=len, reverse=True))
 _AFTER_ELEMENT = r"(?:(?<= [A-Z])|(?<= [A-Z][a-z]))"
 _PATTERN = "|".join(
@@ -93,9 +95,14 @@ def read_composition_line(line: str) -> Formula:
     """A composition that was written so.
 
     Raises:
-        MatfmError: this is no formula.
+        MatfmError: these are no elements with an amount each, or an element comes twice.
     """
-    return read_formula(line.replace(" ", ""))
+    if not _COMPOSITION.fullmatch(line):
+        raise MatfmError(line, 0, "this is no composition: elements with a blank before and an amount behind each")
+    formula = read_formula(line.replace(" ", ""))
+    if len(formula.amounts) != line.count(" "):
+        raise MatfmError(line, 0, "an element comes twice, or has no atoms")
+    return formula
 
 
 def text_line(text: str) -> str:

@@ -44,5 +44,6 @@ def test_texts_and_compositions_are_not_the_same_thing_written_anew():
     text = "semiconductor, band gap 2.0 eV"
     assert read_translation(f" {text}", TO_TEXT, source) == Translation(text, text)
     assert read_translation(" Fe4 O6", TO_COMPOSITION, source) == Translation("Fe4O6", "Fe2O3")
-    assert read_translation(" Fe Fe2 2", TO_COMPOSITION, source).canonical is None
+    for line in (" Fe Fe2 2", " Fe2 Fe3", " Fe2O3", " Xx2", ""):
+        assert read_translation(line, TO_COMPOSITION, source).canonical is None
     assert read_translation(" band gap eV", TO_TEXT, source).same is None

@@ -166,7 +166,7 @@ def settings(tables, steps, **values):
     base = {
         "data": {**tables["molecules"], "more": [tables["materials"]]},
         "model": {"family": "matt5", "size": "tiny", "relative_buckets": 64},
-        "objective": [{"name": "translation", "sample": 6}, {"name": "span", "weight": 0.5}],
+        "objective": [{"name": "translation", "sample": 2}, {"name": "span", "weight": 0.5}],
         "train": {"steps": steps, "tokens_per_batch": 500, "evaluations": 1, "log_every": 1, "checkpoint_every": 3},
         "optimizer": {"method": "muon", "learning_rate": 5e-3},
         "device": "cpu",
@@ -175,9 +175,9 @@ def settings(tables, steps, **values):
 
 
 def test_one_run_learns_molecules_and_compositions_and_loads_elsewhere(tables, tmp_path):
-    summary = run(settings(tables, 30), tmp_path / "run")
+    summary = run(settings(tables, 20), tmp_path / "run")
     losses = [record["loss"] for record in trainer.read_log(tmp_path / "run" / "log.jsonl") if "loss" in record]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.75 * losses[0]
     assert {"translation_nats", "span_nats", "to_selfies_nats", "to_smiles_exact"} <= set(summary["valid"])
     assert summary["rows_in"] == len(SMILES) + 9 == summary["rows_used"] + summary["rows_rejected"]
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run")
@@ -191,7 +191,7 @@ def test_one_run_learns_molecules_and_compositions_and_loads_elsewhere(tables, t
 
 
 def test_a_killed_run_resumes_bit_by_bit(tables, tmp_path, monkeypatch):
-    config = settings(tables, 5)
+    config = settings(tables, 4)
     run(config, tmp_path / "whole")
     original = trainer._Run.save
 
