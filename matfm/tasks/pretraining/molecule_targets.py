@@ -139,6 +139,8 @@ def _made_by(cells: list[str], plan: MoleculePlan) -> dict[str, Any]:
 
     digest = hashlib.sha256("\n".join(cells).encode("utf-8", "surrogatepass")).hexdigest()
     made_by = {"format": _FORMAT, "cells_sha256": digest, "rdkit": rdBase.rdkitVersion, **dataclasses.asdict(plan)}
+    if not plan.partners:
+        del made_by["partners"]  # results of before there were partners hold
     return json.loads(json.dumps(made_by))
 
 
@@ -236,7 +238,8 @@ def _joined(shards: list[tuple[int, Path]], plan: MoleculePlan) -> DescribedMole
             fingerprints.append(shard["fingerprints"])
             errors.update({start + int(row): why for row, why in json.loads(shard["errors"].tobytes()).items()})
             texts += shard["texts"].tobytes().decode().split("\n") if len(shard["rows"]) else []
-            partners += shard["partners"].tobytes().decode().split("\n") if len(shard["partners"]) else []
+            if plan.partners and len(shard["rows"]):
+                partners += shard["partners"].tobytes().decode().split("\n")
     nothing = np.zeros(0, np.int64)
     return DescribedMolecules(
         np.concatenate([nothing, *rows]),
