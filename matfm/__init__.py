@@ -15,6 +15,7 @@ from matfm.registration import register_when_imported
 if TYPE_CHECKING:
     from matfm.chem.composition_tokenizer import CompositionTokenizer
     from matfm.chem.formula import Formula, parse_formula, read_formula
+    from matfm.chem.joint_tokenizer import JointTokenizer
     from matfm.chem.selfies import selfies_to_smiles, smiles_to_selfies
     from matfm.chem.selfies_tokenizer import SelfiesTokenizer
     from matfm.chem.smiles import Smiles, parse_smiles
@@ -36,6 +37,7 @@ _HOMES = {
     "parse_formula": "matfm.chem.formula",
     "read_formula": "matfm.chem.formula",
     "SelfiesTokenizer": "matfm.chem.selfies_tokenizer",
+    "JointTokenizer": "matfm.chem.joint_tokenizer",
     "selfies_to_smiles": "matfm.chem.selfies",
     "smiles_to_selfies": "matfm.chem.selfies",
     "Smiles": "matfm.chem.smiles",
@@ -62,6 +64,7 @@ __all__ = [
     "EmbeddingTransformer",
     "Formula",
     "FormulaWarning",
+    "JointTokenizer",
     "MatBERTConfig",
     "MatBERTForMaskedLM",
     "MatBERTForPermutationLM",

@@ -41,12 +41,13 @@ def _register_tokenizers() -> None:
     from transformers import AutoTokenizer
 
     from matfm.chem.composition_tokenizer import CompositionTokenizer
+    from matfm.chem.joint_tokenizer import JointTokenizer
     from matfm.chem.selfies_tokenizer import SelfiesTokenizer
     from matfm.chem.smiles_tokenizer import SmilesTokenizer
 
     # Each becomes known by its name; the last one is what a folder without tokenizer_config.json gets.
     for config in _configurations():
-        for tokenizer in (SmilesTokenizer, SelfiesTokenizer, CompositionTokenizer):
+        for tokenizer in (SmilesTokenizer, SelfiesTokenizer, JointTokenizer, CompositionTokenizer):
             AutoTokenizer.register(config, tokenizer, exist_ok=True)
 
 

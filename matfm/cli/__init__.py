@@ -16,6 +16,7 @@ from matfm.cli.options import (
     DeviceOption,
     Input,
     Kind,
+    Notation,
     Offline,
     OnBad,
     Out,
@@ -152,6 +153,26 @@ def embed(
     from matfm.tasks import embed as task
 
     finish(task.run(task.EmbedConfig(model, table, input_column, out, layer, pooling, device.value)))
+
+
+@app.command()
+def translate(
+    model: Annotated[str, typer.Argument(help="Bundled name, folder, Hub id or run directory of a MatT5.")],
+    table: Annotated[str, typer.Argument(help="Table to read; - is CSV on standard input.")],
+    input_column: Annotated[str, typer.Option("--input", help="Column with SMILES, SELFIES, formulas or texts.")],
+    to: Annotated[Notation, typer.Option("--to", help="What to write.")],
+    out: Annotated[str, typer.Option("--out", help="Table to write; the name gives the format.")],
+    ask: Annotated[
+        str, typer.Option("--ask", help="Properties of formulas to answer, separated by commas (with --to text).")
+    ] = "",
+    beams: Annotated[int, typer.Option("--beams", help="Beams of the search; 1 is greedy.")] = 1,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Translate every row of TABLE: SMILES, SELFIES, formulas and texts into each other (docs/translation.md)."""
+    from matfm.tasks import translate as task
+
+    asked = tuple(name.strip() for name in ask.split(",") if name.strip())
+    finish(task.run(task.TranslateConfig(model, table, input_column, out, to.value, asked, beams, device.value)))
 
 
 def main() -> None:

@@ -25,6 +25,15 @@ class Kind(str, Enum):
     selfies = "selfies"
 
 
+class Notation(str, Enum):
+    """What a translation is written in."""
+
+    selfies = "selfies"
+    smiles = "smiles"
+    text = "text"
+    composition = "composition"
+
+
 class OnBad(str, Enum):
     """What to do with rows that cannot be read."""
 

@@ -18,11 +18,19 @@ class MatT5Config(DecoderConfig):
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     """Distance, in tokens, from which on all pairs share a bucket."""
+    sinusoidal_positions: bool = False
+    """Whether sines of the position are added to the embeddings too, on both sides. T5's cross-attention knows contents
+    only; with them it can also look for a place, which a translation that keeps the order needs."""
     dropout_rate: float = 0.0
     decoder_start_token_id: int | None = 0
     is_encoder_decoder: bool = True
     tie_word_embeddings: bool = False
     """Whether the projection to the vocabulary is the token embedding; in T5 v1.1 it is not."""
+
+    translation_tasks: list[str] | None = None
+    """What it was trained to translate: to_selfies, to_smiles, to_text, to_composition, answer."""
+    translation_properties: list[str] | None = None
+    """Properties that its texts say, by their names in `matfm.chem.units`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -69,6 +69,7 @@ def write_pretraining_card(
         "",
         "## Use and limits",
         _USE[config.model.family].format(things=things),
+        *_translation_lines(config),
         _LIMITS[config.data.kind],
         "",
     ]
@@ -85,6 +86,7 @@ _USE = {
     "matgpt": "Meant for generating {things} like those it was trained on; check these with `matfm data validity`.",
     "matt5": "Meant for filling in parts of {things} and as a starting point for sequence-to-sequence training.",
 }
+
 _LIMITS = {
     "composition": ("It sees composition only: polymorphs get one value. Elements that the data lacks are untrained."),
     "smiles": "It sees the molecular graph, not the conformation. Tokens that the data lacks are untrained.",
@@ -94,6 +96,17 @@ _LIMITS = {
 
 def _begun(config: PretrainConfig) -> str:
     return f"continued from `{config.model.start}`, " if config.model.start else ""
+
+
+def _translation_lines(config: PretrainConfig) -> list[str]:
+    """What it translates, and its further corpora."""
+    if not config.joint:
+        return []
+    further = [f"`{corpus.recipe or corpus.table}`" for corpus in config.data.more]
+    return [
+        "It translates with `matfm translate`; of molecules, its column `same` says whether a translation is right.",
+        *([f"Trained on {', '.join(further)} too."] if further else []),
+    ]
 
 
 def _with_weights(config: PretrainConfig) -> str:

@@ -60,8 +60,9 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
         directory = RunDirectory(out)
         if ranks.first:
             directory = RunDirectory.open(out, to_mapping(config), resume)
-            if config.data.table:
-                check_same_table(out, Path(config.data.table))
+            for number, corpus_of in enumerate((config.data, *config.data.more)):
+                if corpus_of.table:
+                    check_same_table(out, Path(corpus_of.table), f"table-{number}.sha256" if number else TABLE_DIGEST)
         ranks.wait()
         if (finished := directory.finished_summary()) is not None:
             return finished
@@ -76,15 +77,15 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
     return directory.summary()
 
 
-def check_same_table(out: Path, table: Path) -> None:
-    """Remember the table that a run began with.
+def check_same_table(out: Path, table: Path, name: str = TABLE_DIGEST) -> None:
+    """Remember, in a file of that name, the table that a run began with.
 
     Raises:
         MatfmError: the run began with another one: rows would be held out and drawn otherwise.
     """
     if not table.is_file():
         return  # reading it says so
-    begun, digest = out / TABLE_DIGEST, sha256_of(table)
+    begun, digest = out / name, sha256_of(table)
     if not begun.is_file():
         write_text(begun, digest + "\n")
     elif begun.read_text("utf-8").strip() != digest:

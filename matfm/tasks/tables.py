@@ -45,6 +45,11 @@ class Chunk:
         """Number of rows."""
         return len(next(iter(self.columns.values()), []))
 
+    def first(self, rows: int) -> Chunk:
+        """The first rows, of a chunk that begins a table."""
+        columns = {name: cells[:rows] for name, cells in self.columns.items()}
+        return Chunk(columns, self.first_row, {row: reason for row, reason in self.errors.items() if row < rows})
+
     def column(self, name: str, source: str) -> list[str]:
         """One column. Raises MatfmError naming the columns there are."""
         if name not in self.columns:

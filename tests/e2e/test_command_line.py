@@ -327,6 +327,7 @@ def test_options_are_those_of_the_contract():
                      "--ensemble", "--epochs", "--seed", "--device", "--on-bad", "--set", "--resume"},
         "predict": {"--input", "--out", "--interval", "--device"},
         "embed": {"--input", "--out", "--layer", "--pooling", "--device"},
+        "translate": {"--input", "--to", "--out", "--ask", "--beams", "--device"},
         "leakage": {"--input", "--train-input", "--kind", "--out"},
         "list": {"--json"},
         "build": {"--out", "--exclude", "--cache", "--offline"},

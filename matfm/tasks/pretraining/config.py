@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from matfm.chem.composition_schemes import SCHEMES
 from matfm.chem.formula_text import ORDERS
+from matfm.chem.joint_tokenizer import ORDER
 from matfm.chem.masking import MOLECULE_SCHEMES, MaskingConfig
 from matfm.chem.molecule_units import UNIT_KINDS
 from matfm.core.loop_config import LoopOptions
@@ -58,6 +59,10 @@ class CorpusConfig:
     """Bits of a Morgan fingerprint (radius 2) for the objective `fingerprint`, a multiple of 8; 0 is off."""
     workers: int = 0
     """Processes that read molecules and compute their targets; 0 for one per core."""
+    rows: int = 0
+    """Rows of the table that are read, the first ones; 0 for all."""
+    more: tuple[CorpusConfig, ...] = ()
+    """Further corpora of the objective `translation`, each a section like this one: compositions beside molecules."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("recipe", "table", "tokens") if getattr(self, name)]
@@ -69,7 +74,7 @@ class CorpusConfig:
                 raise MatfmError(f"data.{name} is {getattr(self, name)!r}; choose one of {shown}")
         if not 0 < self.held_out < 1:
             raise MatfmError(f"data.held_out is {self.held_out}; it is a share between 0 and 1")
-        for name in ("max_length", "enumerations", "fingerprint_bits", "workers"):
+        for name in ("max_length", "enumerations", "fingerprint_bits", "workers", "rows"):
             if getattr(self, name) < 0:
                 raise MatfmError(f"data.{name} is {getattr(self, name)}; it must not be negative")
         if self.held_out_rows < 1:
@@ -88,7 +93,7 @@ class CorpusConfig:
             raise MatfmError(f"data.scheme is for compositions, but data.kind is {self.kind!r}")
         if self.from_smiles and self.kind != "selfies":
             raise MatfmError("data.from_smiles writes SMILES as SELFIES; it needs data.kind = 'selfies'")
-        in_memory = ("targets", "enumerations", "descriptors", "fingerprint_bits", "from_smiles", "max_length")
+        in_memory = ("targets", "enumerations", "descriptors", "fingerprint_bits", "from_smiles", "max_length", "rows")
         if self.tokens and (wrong := self._first(*in_memory)):
             raise MatfmError(f"data.{wrong} needs the rows of a table; a token file (data.tokens) has only tokens")
 
@@ -113,7 +118,8 @@ class ModelConfig:
     start: str = ""
     """Weights to continue from: bundled name, folder or Hub id, whose widths and depth hold; empty for random ones."""
     position_embedding: str = ""
-    """Of MatBERT: none, rotary, absolute or sinusoidal; empty for none (scheme fraction) or rotary (strings)."""
+    """Of MatBERT: none, rotary, absolute or sinusoidal; empty for none (scheme fraction) or rotary (strings). Of MatT5:
+    sinusoidal, beside its relative positions, or empty."""
     hidden_size: int = 0
     """Width."""
     num_hidden_layers: int = 0
@@ -122,6 +128,8 @@ class ModelConfig:
     """Heads of attention; they divide the width."""
     intermediate_size: int = 0
     """Width of the feed-forward parts."""
+    relative_buckets: int = 0
+    """Buckets of relative distances of MatT5, half of which hold one distance each; 0 for 32, as in T5."""
     pooling: str = "mean"
     """mean or cls (MatBERT)."""
     dropout: float = 0.0
@@ -132,9 +140,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise MatfmError(f"model.family is {self.family!r}; choose one of {', '.join(FAMILIES)}")
-        if self.position_embedding and self.family != "matbert":
+        added = self.family == "matt5" and self.position_embedding == "sinusoidal"
+        if self.position_embedding and self.family != "matbert" and not added:
             own = {"matgpt": "rotary positions", "matt5": "relative positions"}[self.family]
             raise MatfmError(f"model.position_embedding is for matbert; {self.family} has {own}")
+        if self.relative_buckets and self.family != "matt5":
+            raise MatfmError(f"model.relative_buckets is for matt5; {self.family} has no relative positions")
         if not 0 <= self.dropout < 1:
             raise MatfmError(f"model.dropout is {self.dropout}; it is a share in [0, 1)")
         for name, value in self.sizes().items():
@@ -220,6 +231,8 @@ class PretrainConfig:
             raise MatfmError(
                 f"token files hold compositions in the scheme 'fraction', not {self.scheme!r}; give data.table"
             )
+        self._check_translation()
+        self._check_more()
         self._check_targets()
         in_order = self.position_embedding != "none" and not self._is_set
         if not in_order and any(objective.name == "permutation" for objective in self.objectives):
@@ -244,6 +257,11 @@ class PretrainConfig:
     def _is_set(self) -> bool:
         """Whether rows are sets of elements with amounts beside, rather than strings."""
         return self.data.kind == "composition" and self.scheme == "fraction"
+
+    @property
+    def joint(self) -> bool:
+        """Whether molecules, compositions and texts share one vocabulary, because they are translated."""
+        return any(objective.name == "translation" for objective in self.objectives)
 
     @property
     def length_pool(self) -> int:
@@ -278,12 +296,48 @@ class PretrainConfig:
                 "take uniform or span"
             )
 
+    def _check_translation(self) -> None:
+        data = self.data
+        if not self.joint:
+            return
+        wrong = {
+            "tokens": "needs the rows of a table; a token file has only tokens",
+            "vocabulary": "has a vocabulary of its own, which holds molecules, compositions and texts",
+            "max_length": "needs whole strings: cut ones are no pairs",
+        }
+        for key, reason in wrong.items():
+            if getattr(data, key):
+                raise MatfmError(f"data.{key} is given, but the objective 'translation' {reason}; leave it out")
+        if data.kind == "selfies":
+            raise MatfmError("the objective 'translation' writes the SELFIES of SMILES; give data.kind = 'smiles'")
+        if data.kind == "composition" and not data.targets:
+            raise MatfmError("the objective 'translation' of compositions needs data.targets, the columns of its texts")
+        if data.kind == "composition" and (self.scheme, data.order) != ("count", ORDER):
+            raise MatfmError(
+                f"the objective 'translation' writes compositions in data.scheme 'count' and data.order {ORDER!r}"
+            )
+
+    def _check_more(self) -> None:
+        data = self.data
+        if data.more and not self.joint:
+            raise MatfmError("data.more joins corpora for the objective 'translation', which is not given")
+        if data.more and data.enumerations:
+            raise MatfmError("data.more needs rows that are written in one way; leave data.enumerations out")
+        for part in data.more:
+            if part.more:
+                raise MatfmError("data.more: a further corpus has none of its own")
+            if part.enumerations:
+                raise MatfmError("data.more: rows are written in one way; leave enumerations out")
+            replace(self, data=part)  # which checks it
+
     def _check_targets(self) -> None:
         names = {objective.name for objective in self.objectives}
         check_objectives(self.objectives, self.model.family)
         for name, key in _LEARNS.items():
             if name in names and not getattr(self.data, key):
                 raise MatfmError(f"the objective {name!r} needs data.{key}")
+            if name == "property" and self.joint and self.data.kind == "composition":
+                continue  # its targets are what texts say
             if name not in names and getattr(self.data, key):
                 raise MatfmError(f"data.{key} is given, but no objective learns it; add {name!r}, or leave it out")
             if {name, "permutation"} <= names:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matfm.chem.composition_schemes import CLS, SCHEMES, SEP
+from matfm.chem.composition_schemes import CLS, SCHEMES, SEP, UNK
 from matfm.chem.formula import Formula, read_formula
+from matfm.chem.joint_tokenizer import composition_line, line_ids
 from matfm.chem.line_corpus import encode_lines
 from matfm.chem.molecule_units import UNIT_KINDS
 from matfm.chem.notations import NOTATIONS
+from matfm.chem.property_text import property_of_column
 from matfm.chem.units import Property
 from matfm.chem.vocabulary import token_ids
 from matfm.core.batching import RaggedTokens
@@ -24,10 +27,11 @@ from matfm.errors import MatfmError
 from matfm.tasks import data
 from matfm.tasks.encoding import EncodedRows, encode_formulas, parse_number
 from matfm.tasks.pretraining.molecule_targets import MoleculePlan, Winsor, describe_molecules, descriptor_names
+from matfm.tasks.pretraining.pairs import Pairs, ragged
 from matfm.tasks.pretraining.rows import Part
 from matfm.tasks.pretraining.vocabulary import new_tokenizer, vocabulary_digest
 from matfm.tasks.recipes import load_recipe
-from matfm.tasks.tables import Chunk, column_property, read_table
+from matfm.tasks.tables import Chunk, column_metadata, column_property, read_table
 
 if TYPE_CHECKING:
     from matfm.tasks.pretraining.config import CorpusConfig, PretrainConfig
@@ -74,13 +78,42 @@ def load_corpus(config: PretrainConfig, out: Path) -> Corpus:
     """Read, tokenize and split what a configuration names; `out / "data"` keeps what takes long to compute."""
     if config.data.tokens:
         return _token_file(config)
+    first = _table(config, out, "molecules")
+    further = [
+        _table(replace(config, data=part), out, f"molecules-{number}")
+        for number, part in enumerate(config.data.more, start=1)
+    ]
+    return _joined([first, *further]) if further else first
+
+
+def _joined(corpora: list[Corpus]) -> Corpus:
+    """Several corpora as one. Rejected rows name their column, not their table."""
+    first, *_ = corpora
+    return Corpus(
+        Part.joined([corpus.train for corpus in corpora]),
+        Part.joined([corpus.held_out for corpus in corpora]),
+        first.properties,
+        [reject for corpus in corpora for reject in corpus.rejects],
+        {row: text for corpus in reversed(corpora) for row, text in corpus.warnings.items()},
+        rows_in=sum(corpus.rows_in for corpus in corpora),
+        rows_used=sum(corpus.rows_used for corpus in corpora),
+        rows_held_out=sum(corpus.rows_held_out for corpus in corpora),
+        notes={name: note for corpus in reversed(corpora) for name, note in corpus.notes.items()},
+    )
+
+
+def _table(config: PretrainConfig, out: Path, computed: str) -> Corpus:
+    """One table; `computed` names the folder of what is computed of its molecules."""
     path = config.data.table or _built_recipe(config.data.recipe, out)
     table = read_table(path)
+    if config.data.rows:
+        table = table.first(config.data.rows)
     written = table.column(config.data.column, path)
     # A row with too many cells may have them in the wrong columns: it is not read.
     cells = ["" if row in table.errors else cell for row, cell in enumerate(written)] if table.errors else written
     is_formula = config.data.kind == "composition"
-    read = _read_formulas(config, cells) if is_formula else _read_molecules(config, cells, out, path)
+    folder = out / "data" / computed
+    read = _read_formulas(config, cells) if is_formula else _read_molecules(config, cells, folder, path)
     reasons = {**read.encoded.errors, **table.errors}
     rejects = [data.Reject(row, config.data.column, written[row], why) for row, why in sorted(reasons.items())]
     read.encoded.tokens.targets_RK, bad = _targets(table, read.encoded, config.data.targets, path)
@@ -99,6 +132,9 @@ def load_corpus(config: PretrainConfig, out: Path) -> Corpus:
         properties += tuple(Property(read.descriptors[index], "") for index in winsor.kept.tolist())
         read.notes.update(descriptors=len(winsor.kept), descriptors_constant=len(read.descriptors) - len(winsor.kept))
     whole = _completed(read, config.seed)
+    if config.joint and is_formula:
+        labels_RK, names = _said(read.encoded.tokens.targets_RK, config.data.targets, path)
+        whole = replace(whole, pairs=Pairs.of_compositions(labels_RK, names))
     return Corpus(
         whole.take(np.flatnonzero(~held_out_R)),
         whole.take(np.flatnonzero(held_out_R)),
@@ -128,22 +164,41 @@ def _completed(read: _Read, seed: int) -> Part:
     varied = part.varied
     if varied is not None:
         varied = VariedTokens(varied.sequences, tokens.targets_RK, varied.starts, seed)
-    return Part(tokens, varied, read.key_R.view(np.int64), part.fingerprints_RW, part.units)
+    return Part(tokens, varied, read.key_R.view(np.int64), part.fingerprints_RW, part.units, part.pairs)
+
+
+def _said(targets_RK: np.ndarray, columns: tuple[str, ...], path: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels in the units of texts, and the properties that they are.
+
+    Raises:
+        MatfmError: a column is no property that texts say, or two columns are the same.
+    """
+    names, factors = [], []
+    for column in columns:
+        metadata = column_metadata(path, column)
+        name, factor = property_of_column(metadata.get("property", column), metadata.get("unit"))
+        if name in names:
+            raise MatfmError(f"{path}: two columns of data.targets hold the property {name!r}; leave {column!r} out")
+        names.append(name)
+        factors.append(factor)
+    return targets_RK * np.array(factors, np.float32), tuple(names)
 
 
 def _read_formulas(config: PretrainConfig, cells: list[str]) -> _Read:
     if config.scheme == "fraction":
         encoded = encode_formulas(cells)
+    elif config.joint:
+        ids = new_tokenizer(config).get_vocab()
+        encoded = _in_order(cells, lambda formula: line_ids(composition_line(formula), ids, UNK))
     else:
-        encoded = _in_order(cells, config.scheme, config.data.order)
+        scheme, order, ids = SCHEMES[config.scheme], config.data.order, token_ids(SCHEMES[config.scheme].vocabulary)
+        encoded = _in_order(cells, lambda formula: [ids[token] for token in scheme.tokens(formula, order)[0]])
     keys = [_composition_key(cells[row]) for row in encoded.rows.tolist()]
     return _Read(encoded, np.array(keys, np.uint64), Part(encoded.tokens))
 
 
-def _in_order(cells: list[str], name: str, order: str) -> EncodedRows:
+def _in_order(cells: list[str], ids_of: Callable[[Formula], list[int]]) -> EncodedRows:
     """Formulas in a scheme where order matters: [CLS], tokens, [SEP]."""
-    scheme = SCHEMES[name]
-    ids = token_ids(scheme.vocabulary)
     rows: list[int] = []
     sequences: list[tuple[list[int], list[float]]] = []
     errors: dict[int, str] = {}
@@ -151,14 +206,14 @@ def _in_order(cells: list[str], name: str, order: str) -> EncodedRows:
     for row, cell in enumerate(cells):
         try:
             formula = read_formula(cell)
-            tokens, _ = scheme.tokens(formula, order)
+            tokens = ids_of(formula)
         except MatfmError as error:
             errors[row] = str(error)
             continue
         if formula.warnings:
             warnings[row] = "; ".join(formula.warnings)
         rows.append(row)
-        sequences.append(([CLS, *(ids[token] for token in tokens), SEP], [0.0] * (len(tokens) + 2)))
+        sequences.append(([CLS, *tokens, SEP], [0.0] * (len(tokens) + 2)))
     return EncodedRows(RaggedTokens.from_sequences(sequences), np.array(rows, np.int64), errors, warnings)
 
 
@@ -169,15 +224,22 @@ def _composition_key(cell: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
 
-def _read_molecules(config: PretrainConfig, cells: list[str], out: Path, path: str) -> _Read:
+def _read_molecules(config: PretrainConfig, cells: list[str], folder: Path, path: str) -> _Read:
     settings = config.data
     names = descriptor_names(settings.descriptors) if settings.descriptors else ()
     masked = any(objective.name == "masked" for objective in config.objectives)
     units = config.masking.scheme if masked and config.masking.scheme in UNIT_KINDS else ""
     plan = MoleculePlan(
-        settings.kind, settings.from_smiles, settings.enumerations, units, names, settings.fingerprint_bits, config.seed
+        settings.kind,
+        settings.from_smiles,
+        settings.enumerations,
+        units,
+        names,
+        settings.fingerprint_bits,
+        config.seed,
+        partners=config.joint,
     )
-    found = describe_molecules(cells, plan, out / "data" / "molecules", settings.workers, Path(path).name)
+    found = describe_molecules(cells, plan, folder, settings.workers, Path(path).name)
     tokenizer = new_tokenizer(config)
     lines = encode_lines(found.texts, NOTATIONS[settings.kind], tokenizer.encoder, settings.max_length or None)
     nothing = np.zeros((len(found.texts), 0), np.float32)
@@ -187,7 +249,12 @@ def _read_molecules(config: PretrainConfig, cells: list[str], out: Path, path: s
     encoded = EncodedRows(tokens, found.rows, found.errors)
     varied = VariedTokens.evenly(sequences, tokens.targets_RK, ways, config.seed) if ways > 1 else None
     notes = {"unknown_tokens": lines.unknown.total(), "truncated": lines.truncated}
-    part = Part(tokens, varied, None, found.fingerprints_RW, found.units)
+    pairs = None
+    if config.joint:
+        partners = encode_lines(found.partners, NOTATIONS["selfies"], tokenizer.encoder)
+        notes["unknown_tokens"] += partners.unknown.total()
+        pairs = Pairs.of_molecules(ragged(partners.ids_N, partners.offsets), len(found.rows))
+    part = Part(tokens, varied, None, found.fingerprints_RW, found.units, pairs)
     return _Read(encoded, found.key_R, part, found.descriptors_RD if names else None, names, notes)
 
 

@@ -15,6 +15,7 @@ from matfm.models.inference import predict_properties
 from matfm.tasks.pretraining.objectives import objective_step
 from matfm.tasks.pretraining.rows import Part
 from matfm.tasks.pretraining.setting import Objective, Setting
+from matfm.tasks.pretraining.translation import TranslationObjective, exact_matches
 
 if TYPE_CHECKING:
     from matfm.tasks.pretraining.config import PretrainConfig
@@ -27,13 +28,17 @@ def held_out_evaluation(config: PretrainConfig, held_out: Part, setting: Setting
 
     It gives, of each objective that is trained: the mean absolute error of every property in its unit (`mae_NAME`),
     that of the descriptors in standard deviations (`descriptors_mae`), the cross-entropy in nats (`NAME_nats`), the
-    share of masked tokens found (`masked_accuracy`) and the perplexity (`causal_perplexity`). Masks, spans and noise
-    are the same every time, and every row has a mask. `score` (smaller is better) is the mean error of the
-    properties in standard deviations; where there are none, the weighted sum of the other losses.
+    share of masked tokens found (`masked_accuracy`) and the perplexity (`causal_perplexity`); of translation also the
+    cross-entropy of every task (`TASK_nats`) and the share of a sample that greedy decoding translates exactly
+    (`TASK_exact`). Masks, spans, noise and pairs are the same every time, and every row has a mask. `score` (smaller is
+    better) is the mean error of the properties in standard deviations; where there are none, the weighted sum of the
+    other losses.
     """
-    steps = _steps(config.objectives, replace(setting, part=held_out, label_smoothing=0.0))
+    judged = replace(setting, part=held_out, label_smoothing=0.0)
+    steps = _steps(config.objectives, judged)
     weights = {objective.name: objective.weight for objective in config.objectives}
-    names = config.data.targets
+    names = config.data.targets if "property" in weights else ()
+    translated = [o for o in config.objectives if isinstance(o, TranslationObjective) and o.sample]
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         found = _term_means(model, held_out, steps, config.seed, device)
@@ -41,6 +46,8 @@ def held_out_evaluation(config: PretrainConfig, held_out: Part, setting: Setting
         found = {f"{name}_nats" if name in weights else name: value for name, value in found.items()}
         if "causal" in losses:
             found["causal_perplexity"] = math.exp(min(losses["causal"], 700.0))
+        for objective in translated:
+            found.update(exact_matches(model, held_out, objective, judged, config.seed, device))
         score = math.nan
         if weights.keys() & _FROM_PREDICTIONS:
             mae_K = _mean_absolute_errors(model, held_out, device)

@@ -17,6 +17,7 @@ from matfm.models.matgpt_config import MatGPTConfig
 from matfm.models.matt5 import MatT5ForConditionalGeneration
 from matfm.models.matt5_config import MatT5Config
 from matfm.models.sizes import of_size
+from matfm.tasks.pretraining.translation import TranslationObjective
 
 if TYPE_CHECKING:
     from matfm.tasks.pretraining.config import PretrainConfig
@@ -66,9 +67,22 @@ def _matgpt(config: PretrainConfig, _: Corpus, sizes: dict[str, Any]) -> Any:
     return MatGPTForCausalLM(architecture)
 
 
-def _matt5(config: PretrainConfig, _: Corpus, sizes: dict[str, Any]) -> Any:
+def _matt5(config: PretrainConfig, corpus: Corpus, sizes: dict[str, Any]) -> Any:
     torch.manual_seed(config.seed)
-    architecture = MatT5Config(**sizes, dropout_rate=config.model.dropout)
+    more: dict[str, Any] = {}
+    if config.model.position_embedding == "sinusoidal":
+        more["sinusoidal_positions"] = True
+    if config.model.relative_buckets:
+        more["relative_attention_num_buckets"] = config.model.relative_buckets
+    if corpus.train.pairs is not None:
+        more["translation_properties"] = list(corpus.train.pairs.properties)
+        more["translation_tasks"] = [
+            task
+            for objective in config.objectives
+            if isinstance(objective, TranslationObjective)
+            for task in corpus.train.pairs.tasks(objective.tasks)
+        ]
+    architecture = MatT5Config(**sizes, **more, dropout_rate=config.model.dropout)
     return MatT5ForConditionalGeneration(architecture)
 
 

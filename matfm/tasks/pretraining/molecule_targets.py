@@ -59,6 +59,8 @@ class MoleculePlan:
     """0 for no fingerprint."""
     seed: int
     """Of the random spellings."""
+    partners: bool = False
+    """Whether the SELFIES of every spelling is written too (kind smiles)."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class DescribedMolecules:
     """float32, NaN where RDKit has no number."""
     fingerprints_RW: np.ndarray | None
     """Packed bits, uint8."""
+    partners: list[str]
+    """SELFIES of all S spellings, if they were asked for; atoms come in the same order."""
 
 
 def descriptor_names(wanted: str | Sequence[str]) -> tuple[str, ...]:
@@ -135,6 +139,8 @@ def _made_by(cells: list[str], plan: MoleculePlan) -> dict[str, Any]:
 
     digest = hashlib.sha256("\n".join(cells).encode("utf-8", "surrogatepass")).hexdigest()
     made_by = {"format": _FORMAT, "cells_sha256": digest, "rdkit": rdBase.rdkitVersion, **dataclasses.asdict(plan)}
+    if not plan.partners:
+        del made_by["partners"]  # results of before there were partners hold
     return json.loads(json.dumps(made_by))
 
 
@@ -147,6 +153,7 @@ def _describe(cells: list[str], plan: MoleculePlan) -> dict[str, np.ndarray]:
     rows: list[int] = []
     errors: dict[int, str] = {}
     texts: list[str] = []
+    partners: list[str] = []
     keys: list[int] = []
     units: list[list[list[int]]] = []
     molecules: list[Any] = []
@@ -154,11 +161,13 @@ def _describe(cells: list[str], plan: MoleculePlan) -> dict[str, np.ndarray]:
         try:
             canonical, molecule, spelled = _spellings(cell, plan)
             found = [_UNITS[plan.kind](text, plan.units) for text in spelled] if plan.units else []
+            others = [smiles_to_selfies(text) for text in spelled] if plan.partners else []
         except MatfmError as error:
             errors[row] = str(error)
             continue
         rows.append(row)
         texts += spelled
+        partners += others
         keys.append(_key(canonical))
         units += found
         molecules.append(molecule)
@@ -167,6 +176,7 @@ def _describe(cells: list[str], plan: MoleculePlan) -> dict[str, np.ndarray]:
         "rows": np.array(rows, np.int64),
         "errors": _bytes(json.dumps(errors)),
         "texts": _bytes("\n".join(texts)),
+        "partners": _bytes("\n".join(partners)),
         "keys": np.array(keys, np.uint64),
         "unit_values": flat.values,
         "unit_lengths": np.diff(flat.offsets),
@@ -217,6 +227,7 @@ def _joined(shards: list[tuple[int, Path]], plan: MoleculePlan) -> DescribedMole
     rows, keys, unit_values, unit_lengths, descriptors, fingerprints = ([] for _ in range(6))
     errors: dict[int, str] = {}
     texts: list[str] = []
+    partners: list[str] = []
     for start, path in shards:
         with np.load(path) as shard:
             rows.append(shard["rows"] + start)
@@ -227,6 +238,8 @@ def _joined(shards: list[tuple[int, Path]], plan: MoleculePlan) -> DescribedMole
             fingerprints.append(shard["fingerprints"])
             errors.update({start + int(row): why for row, why in json.loads(shard["errors"].tobytes()).items()})
             texts += shard["texts"].tobytes().decode().split("\n") if len(shard["rows"]) else []
+            if plan.partners and len(shard["rows"]):
+                partners += shard["partners"].tobytes().decode().split("\n")
     nothing = np.zeros(0, np.int64)
     return DescribedMolecules(
         np.concatenate([nothing, *rows]),
@@ -236,6 +249,7 @@ def _joined(shards: list[tuple[int, Path]], plan: MoleculePlan) -> DescribedMole
         _units(unit_values, unit_lengths) if plan.units else None,
         np.concatenate([np.zeros((0, len(plan.descriptors)), np.float32), *descriptors]),
         np.concatenate(fingerprints) if plan.fingerprint_bits and fingerprints else None,
+        partners,
     )
 
 

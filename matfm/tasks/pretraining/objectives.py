@@ -26,6 +26,7 @@ from matfm.errors import MatfmError
 from matfm.tasks.pretraining.amounts import AmountsObjective, amounts
 from matfm.tasks.pretraining.contrastive import ContrastiveObjective, contrastive
 from matfm.tasks.pretraining.setting import Objective, Setting, SharedBatch, TermLoss
+from matfm.tasks.pretraining.translation import TranslationObjective, translation
 
 # N tokens, M masked tokens, B sequences, K targets, F bits
 
@@ -178,6 +179,7 @@ TERMS: dict[str, Term] = {
     "causal": Term(("matgpt",), _causal),
     "span": Term(("matt5",), _span, SpanObjective),
     "denoising": Term(("matt5",), _denoising, DenoisingObjective),
+    "translation": Term(("matt5",), translation, TranslationObjective),
 }
 
 

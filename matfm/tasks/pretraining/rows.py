@@ -16,6 +16,7 @@ from matfm.core.layout import PackedLayout
 from matfm.core.token_reader import Keep, TokenReader
 from matfm.core.varied_tokens import VariedTokens
 from matfm.models.inference import length_sorted_batches
+from matfm.tasks.pretraining.pairs import Pairs, join_ragged, ragged
 
 # R rows, S sequences (a row may be written in several ways), B sequences of a batch, W bytes of a fingerprint
 
@@ -50,7 +51,7 @@ class SequenceUnits:
 
     def take(self, sequences: np.ndarray) -> SequenceUnits:
         """Those of some sequences, in that order."""
-        taken = _ragged(self.values, self.offsets).take(sequences)
+        taken = ragged(self.values, self.offsets).take(sequences)
         return SequenceUnits(taken.ids_N, taken.offsets)
 
 
@@ -68,6 +69,8 @@ class Part:
     """Packed bits, uint8."""
     units: SequenceUnits | None = None
     """Of every sequence (of every way)."""
+    pairs: Pairs | None = None
+    """What the objective `translation` translates to and from."""
     keep: Keep | None = None
     """Where `tokens` is a token file: which of its rows are in this part."""
 
@@ -117,9 +120,13 @@ class Part:
             None if self.group_R is None else self.group_R[rows],
             None if self.fingerprints_RW is None else self.fingerprints_RW[rows],
             self.units and self.units.take(sequences),
+            self.pairs and self.pairs.take(rows, sequences),
         )
 
-
-def _ragged(values: np.ndarray, offsets: np.ndarray) -> RaggedTokens:
-    nothing = np.zeros((len(offsets) - 1, 0), np.float32)
-    return RaggedTokens(values, np.broadcast_to(np.zeros((), np.float32), len(values)), offsets, nothing)
+    @classmethod
+    def joined(cls, parts: Sequence[Part]) -> Part:
+        """Rows of several corpora with pairs, one after the other; each row is written in one way."""
+        groups = [part.group_R for part in parts if part.group_R is not None]
+        pairs = [part.pairs for part in parts if part.pairs is not None]
+        tokens = join_ragged([part.tokens for part in parts])
+        return cls(tokens, group_R=np.concatenate(groups), pairs=Pairs.joined(pairs))

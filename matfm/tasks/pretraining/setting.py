@@ -29,7 +29,8 @@ class Objective:
     """One term of the loss; `name` decides which."""
 
     name: str
-    """masked, property, amounts, descriptors, fingerprint, contrastive, permutation, causal, span or denoising."""
+    """masked, property, amounts, descriptors, fingerprint, contrastive, permutation, causal, span, denoising or
+    translation."""
     weight: float = 1.0
     """Factor on the term's loss."""
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.chem.elements import SYMBOLS
+from matfm.chem.joint_tokenizer import JointTokenizer
 from matfm.chem.token_classes import TokenClasses, selfies_classes, smiles_classes
 from matfm.chem.vocabulary import SPECIAL_TOKENS, load_vocabulary, token_ids
 from matfm.tasks.encoding import TOKENIZERS
@@ -56,7 +57,10 @@ def vocabulary_of(config: PretrainConfig, sentinels: int) -> PretrainingVocabula
     """The vocabulary that a configuration names, with that many sentinels at its end."""
     tokenizer = new_tokenizer(config)
     ids = dict(tokenizer.get_vocab())
-    if config.data.kind in _CLASSES:
+    if config.joint:
+        # Sequence-to-sequence objectives ask only which tokens are ordinary.
+        classes = smiles_classes(ids, tokenizer.all_special_tokens)
+    elif config.data.kind in _CLASSES:
         classes = _CLASSES[config.data.kind](ids)
     else:
         classes = _composition_classes(ids, config.masking.element_classes)
@@ -69,6 +73,8 @@ def vocabulary_of(config: PretrainConfig, sentinels: int) -> PretrainingVocabula
 def new_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of a configuration, without sentinels."""
     data = config.data
+    if config.joint:
+        return JointTokenizer()
     if data.kind == "composition":
         return CompositionTokenizer(scheme=config.scheme, order=data.order)
     return TOKENIZERS[data.kind](load_vocabulary(data.vocabulary) if data.vocabulary else None)
