@@ -46,15 +46,15 @@ class Backbone:
     @property
     def reads(self) -> str:
         """composition, smiles or selfies."""
-        return _loaded(self)[0].kind
+        return _encoder(self).kind
 
     def encode(self, cells: list[str]) -> EncodedRows:
         """Cells to tokens."""
-        return _loaded(self)[0](cells)
+        return _encoder(self)(cells)
 
     def embed(self, encoded: EncodedRows) -> np.ndarray:
         """Vectors (B, D) of the readable rows, float32. Computed on one thread, so every process gets the same bits."""
-        embedder = _loaded(self)[1]
+        embedder = _embedder(self)
         if not len(encoded.rows):
             return np.zeros((0, embedder.width), np.float32)
         with one_thread():
@@ -95,6 +95,10 @@ def one_thread() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _loaded(backbone: Backbone) -> tuple[RowEncoder, Embedder]:
-    encoder = backbone_encoder(backbone.name, backbone.kind)
-    return encoder, load_embedder(backbone.name, None, None, resolve_device(backbone.device))
+def _encoder(backbone: Backbone) -> RowEncoder:
+    return backbone_encoder(backbone.name, backbone.kind)
+
+
+@lru_cache(maxsize=1)
+def _embedder(backbone: Backbone) -> Embedder:
+    return load_embedder(backbone.name, None, None, resolve_device(backbone.device))

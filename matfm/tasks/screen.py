@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,13 +24,21 @@ from matfm.tasks.parallel import available_cores, map_in_order
 from matfm.tasks.rejects import Reject, RejectLog
 from matfm.tasks.row_tally import RowTally
 from matfm.tasks.screen_ray import check_ray, map_with_ray
-from matfm.tasks.support_scorer import GaussianProcessScorer, SupportDomain, check_support, is_binary
+from matfm.tasks.support_scorer import (
+    GaussianProcessScorer,
+    SupportDomain,
+    SupportScorer,
+    check_support,
+    is_binary,
+)
 from matfm.tasks.support_table import SupportTable, read_support
 from matfm.tasks.tables import Chunk, check_output, table_format, table_writer
 from matfm.tasks.top_rows import TopRows
 
 # S support examples, R rows of the reference, D width
 
+NewScorer = Callable[[np.ndarray], SupportScorer]
+"""From vectors (R, D) of the support and the beginning of the library to a scorer to be fitted."""
 ENGINES = ("local", "ray")
 REFERENCE_ROWS = 2_000
 """Rows at the beginning of the library that, with the support, say which differences of vectors are large."""
@@ -92,8 +100,10 @@ class ScreenConfig:
         if self.workers < 0:
             raise MatfmError(f"--workers is {self.workers}; give a number of processes, or 0 for one per core")
         table_format(self.out)
-        check_output(self.out, self.support, self.bad_rows)
-        check_output(self.bad_rows, self.support)
+        for path in (self.out, self.bad_rows):
+            check_output(path, self.support)
+        if Path(self.out).resolve() == Path(self.bad_rows).resolve():
+            raise MatfmError(f"--out and --keep-bad cannot both be {self.out}; choose another name")
 
     @property
     def bad_rows(self) -> str:
@@ -102,8 +112,13 @@ class ScreenConfig:
         return self.keep_bad or str(Path(self.out).with_name(f"{stem}.rejects.csv"))
 
 
-def run(config: ScreenConfig, resume: bool = False) -> dict[str, Any]:
-    """Write the best rows of the library, the best one first; `resume` continues an interrupted screening.
+def run(config: ScreenConfig, resume: bool = False, new_scorer: NewScorer = GaussianProcessScorer) -> dict[str, Any]:
+    """Write the best rows of the library, the best one first.
+
+    Args:
+        config: the call.
+        resume: continue an interrupted screening.
+        new_scorer: makes the scorer that is fitted to the support.
 
     Raises:
         MatfmError: the call or a table is wrong; a row of the library never is, it is listed.
@@ -119,8 +134,9 @@ def run(config: ScreenConfig, resume: bool = False) -> dict[str, Any]:
     support, support_SD = _readable(config, backbone)
     chunks = library.chunks()
     first = next(chunks)
-    job = _fitted(support, support_SD, backbone, first.column(config.input, config.library)[:REFERENCE_ROWS])
-    journal = Journal.open(config.out, "screen", _begun_with(config, support, list(first.columns)), resume)
+    reference = first.column(config.input, config.library)[:REFERENCE_ROWS]
+    job = _fitted(support, support_SD, backbone, reference, new_scorer)
+    journal = Journal.open(config.out, "screen", _begun_with(config, support, first, job), resume)
     rows_before = journal.rows
     top, tally = _screen(config, library, job, journal, chain([first], chunks))
     rows_out = _write(config, list(first.columns), top.ranked(), support, job)
@@ -149,7 +165,8 @@ def run(config: ScreenConfig, resume: bool = False) -> dict[str, Any]:
     }
 
 
-def _begun_with(config: ScreenConfig, support: SupportTable, columns: list[str]) -> dict[str, Any]:
+def _begun_with(config: ScreenConfig, support: SupportTable, first: Chunk, job: ChunkScorer) -> dict[str, Any]:
+    """All that decides the rows that are kept."""
     return {
         "backbone": weights_digest(config.backbone),
         "kind": config.kind,
@@ -157,7 +174,8 @@ def _begun_with(config: ScreenConfig, support: SupportTable, columns: list[str])
         "input": config.input,
         "top": config.top,
         "minimize": config.minimize,
-        "columns": columns,
+        "scorer": type(job.scorer).__name__,
+        "columns": list(first.columns),
         "rows of a chunk": CHUNK_ROWS,
     }
 
@@ -178,11 +196,13 @@ def _readable(config: ScreenConfig, backbone: Backbone) -> tuple[SupportTable, n
     return usable, backbone.embed(encoded)
 
 
-def _fitted(support: SupportTable, support_SD: np.ndarray, backbone: Backbone, cells: list[str]) -> ChunkScorer:
+def _fitted(
+    support: SupportTable, support_SD: np.ndarray, backbone: Backbone, cells: list[str], new_scorer: NewScorer
+) -> ChunkScorer:
     """What is learned from the support, on the scale of the beginning of the library."""
     reference_RD = np.concatenate([support_SD, backbone.embed(backbone.encode(cells))])
     with one_thread():
-        scorer = GaussianProcessScorer(reference_RD).fit(support_SD, support.labels_S)
+        scorer = new_scorer(reference_RD).fit(support_SD, support.labels_S)
         return ChunkScorer(backbone, scorer, SupportDomain.of(support_SD, reference_RD))
 
 
@@ -231,7 +251,7 @@ def _enter(config: ScreenConfig, chunk: Chunk, scored: ScoredChunk, top: TopRows
     used = np.flatnonzero([row not in errors for row in scored.reading.rows.tolist()])
     rows = scored.reading.rows[used]
     keys = -scored.score_B[used] if config.minimize else scored.score_B[used]
-    for position in top.add(keys, rows):
+    for position in top.candidates(keys, rows):
         b, row = used[position], int(rows[position])
         number = chunk.first_row + row
         record = {

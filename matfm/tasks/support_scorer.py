@@ -62,14 +62,14 @@ class Standardisation:
     @classmethod
     def of(cls, reference_RD: np.ndarray) -> Standardisation:
         """To mean 0 and standard deviation 1 over the reference; columns that are constant there are only shifted."""
-        reference = torch.from_numpy(reference_RD).double()
+        reference = torch.from_numpy(np.ascontiguousarray(reference_RD)).double()
         spread_D = reference.std(dim=0, correction=0)
         constant_D = spread_D <= 1e-9 * reference.abs().amax(dim=0)
         return cls(reference.mean(dim=0), torch.where(constant_D, 1.0, spread_D))
 
     def __call__(self, vectors_BD: np.ndarray) -> Tensor:
         """(B, D), float64."""
-        return (torch.from_numpy(vectors_BD).double() - self.mean_D) / self.scale_D
+        return (torch.from_numpy(np.ascontiguousarray(vectors_BD)).double() - self.mean_D) / self.scale_D
 
 
 class GaussianProcessScorer:
@@ -99,7 +99,7 @@ class GaussianProcessScorer:
             self.standard = Standardisation.of(support_vectors_SD)
         self.support_SD = self.standard(support_vectors_SD)
         self.binary = is_binary(labels_S)
-        labels = torch.from_numpy(np.asarray(labels_S)).double()
+        labels = torch.from_numpy(np.ascontiguousarray(labels_S)).double()
         self.centre = 0.0 if self.binary else float(labels.mean())
         self.unit = 1.0 if self.binary else float(labels.std(correction=0)) or 1.0
         fits = [

@@ -19,7 +19,7 @@ class TopRows:
         # The worst row is first. Row numbers differ, so what comes behind them is never compared.
         self._heap: list[tuple[float, int, dict[str, Any]]] = []
 
-    def add(self, keys_B: np.ndarray, numbers_B: np.ndarray) -> list[int]:
+    def candidates(self, keys_B: np.ndarray, numbers_B: np.ndarray) -> list[int]:
         """Positions of the given rows (numbers higher than all before) that may enter, the best first.
 
         What belongs to these is then given to `keep`.
