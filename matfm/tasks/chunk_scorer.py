@@ -19,6 +19,9 @@ from matfm.tasks.support_scorer import SupportDomain, SupportScorer
 
 # B readable rows of a chunk, D width
 
+DIGITS = 6
+"""Significant digits of scores."""
+
 
 @dataclass(frozen=True)
 class ScoredChunk:
@@ -79,8 +82,14 @@ class ChunkScorer:
         with one_thread():
             score_B, uncertainty_B, nearest_B = self.scorer.score(vectors_BD)
             applicable_B = self.domain.covers(vectors_BD, nearest_B)
+        score_B, uncertainty_B = significant(score_B), significant(uncertainty_B)
         reading = replace(encoded, tokens=encoded.tokens.take(np.zeros(0, np.int64)))
         return ScoredChunk(reading, score_B, uncertainty_B, nearest_B, applicable_B)
+
+
+def significant(values_B: np.ndarray) -> np.ndarray:
+    """Values to the six digits that float32 vectors are good for, so that equal rows tie wherever they stand."""
+    return np.array([float(f"{value:.{DIGITS}g}") for value in values_B.tolist()], np.float64)
 
 
 @contextmanager

@@ -279,7 +279,7 @@ def _write(
     records = [
         {
             **dict(zip(columns, record["cells"], strict=True)),
-            **record,
+            **{name: record[name] for name in ("row", "score", "uncertainty", "applicable")},
             "rank": rank,
             "nearest_support": support.inputs[record["nearest"]],
             "nearest_label": support.cells[record["nearest"]],

@@ -17,6 +17,7 @@ from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.saving import save_model
 from matfm.tasks import screen
 from matfm.tasks.diversity import maxmin_pick
+from matfm.tasks.library import Library
 from matfm.tasks.screen import ScreenConfig
 from matfm.tasks.tables import read_table
 from matfm.tasks.top_rows import TopRows
@@ -104,6 +105,8 @@ def test_every_format_gives_the_same(folder, backbone, library, monkeypatch):
     expected, found = (read_table(str(folder / name)).columns for name in ("o.csv", "p.csv"))
     assert found == {name: expected[name] for name in found}
     assert (folder / "p.rejects.csv").read_text() == (folder / "o.rejects.csv").read_text()
+    source = library if library == "-" else str(folder / library)
+    assert Library.open(source).count_rows() == (None if library == "-" else 51)
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 4])
@@ -187,9 +190,17 @@ def test_classes_as_words_a_wanted_class_and_low_values(folder, backbone):
 
 
 def test_rows_with_equal_scores_keep_their_order(folder, backbone):
+    screen.run(config(folder, backbone, top=20), new_scorer=Constant)
+    rows = [row for row in range(51) if row not in BAD]
+    assert read_table(str(folder / "o.csv")).columns["row"] == [str(row) for row in rows[:20]]
+
+
+def test_equal_rows_score_alike_wherever_they_stand(folder, backbone):
     (folder / "same.csv").write_text("f,n\n" + "\n".join(f"Fe2O3,{n}" for n in range(30)) + "\n")
-    screen.run(config(folder, backbone, "same.csv", top=5))
-    assert read_table(str(folder / "o.csv")).columns["n"] == ["0", "1", "2", "3", "4"]
+    screen.run(config(folder, backbone, "same.csv", top=30))
+    scores = [float(score) for score in read_table(str(folder / "o.csv")).columns["score"]]
+    assert max(scores) - min(scores) <= 1.01e-5 * abs(scores[0])
+    assert all(score == float(f"{score:.6g}") for score in scores)
 
 
 def test_diverse_rows_are_picked_from_the_best_ones(folder, backbone):

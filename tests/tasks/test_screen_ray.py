@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -24,7 +25,9 @@ ray = pytest.importorskip("ray")
 @pytest.fixture(scope="module")
 def two_workers():
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import tests
     yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     ray.shutdown()
 
 
@@ -90,6 +93,6 @@ def test_an_error_of_a_worker_is_raised_here(two_workers):
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MatfmError, match=r"pip install 'matfm\[ray\]'"):
         check_ray()
