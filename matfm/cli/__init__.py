@@ -21,6 +21,7 @@ from matfm.cli.options import (
     OnBad,
     Out,
     Resume,
+    ResumeTable,
     Settings,
     Task,
     finish,
@@ -127,11 +128,12 @@ def predict(
     out: Annotated[str, typer.Option("--out", help="Table to write; the name gives the format.")],
     interval: Annotated[float | None, typer.Option("--interval", help="Coverage of intervals, e.g. 0.9.")] = None,
     device: DeviceOption = Device.auto,
+    resume: ResumeTable = False,
 ) -> None:
     """Predict every row of TABLE; unreadable rows keep their place with a reason in column `error`."""
     from matfm.tasks import predict as task
 
-    finish(task.run(task.PredictConfig(run, table, input_column, out, interval, device.value)))
+    finish(task.run(task.PredictConfig(run, table, input_column, out, interval, device.value), resume))
 
 
 @app.command()
@@ -148,11 +150,62 @@ def embed(
         str | None, typer.Option("--pooling", help="mean or cls [default: as the model was trained].")
     ] = None,
     device: DeviceOption = Device.auto,
+    resume: ResumeTable = False,
 ) -> None:
     """Embed every row of TABLE as a vector; unreadable rows keep their place with a reason in column `error`."""
     from matfm.tasks import embed as task
 
-    finish(task.run(task.EmbedConfig(model, table, input_column, out, layer, pooling, device.value)))
+    finish(task.run(task.EmbedConfig(model, table, input_column, out, layer, pooling, device.value), resume))
+
+
+@app.command()
+def screen(
+    library: Annotated[str, typer.Argument(help="Table, folder of tables, or - for CSV on standard input.")],
+    support: Annotated[str, typer.Option("--support", help="Table of a few labelled examples.")],
+    input_column: Input,
+    label: Annotated[str, typer.Option("--label", help="Column of the support: numbers or two classes.")],
+    out: Annotated[str, typer.Option("--out", help="Table to write; the name gives the format.")],
+    top: Annotated[int, typer.Option("--top", help="Rows to keep.")] = 1000,
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="Bundled name, folder, Hub id or run directory.")
+    ] = "matbert-small",
+    engine: Annotated[str, typer.Option("--engine", help="local or ray.")] = "local",
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="What the input column holds [default: what the backbone reads].")
+    ] = None,
+    positive: Annotated[str | None, typer.Option("--positive", help="Label of the wanted class.")] = None,
+    minimize: Annotated[bool, typer.Option("--minimize", help="Low values are the best.")] = False,
+    diversity: Annotated[
+        int | None, typer.Option("--diversity", help="Pick that many of the kept rows, unlike each other.")
+    ] = None,
+    keep_bad: Annotated[
+        str | None, typer.Option("--keep-bad", help="List of unreadable rows [default: beside --out, .rejects.csv].")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes; 0 for one per core.")] = 0,
+    device: DeviceOption = Device.auto,
+    resume: ResumeTable = False,
+) -> None:
+    """Rank a LIBRARY of any size by a few labelled examples and keep the best rows (docs/screening.md)."""
+    from matfm.tasks import screen as task
+
+    config = task.ScreenConfig(
+        library=library,
+        support=support,
+        input=input_column,
+        label=label,
+        out=out,
+        top=top,
+        backbone=backbone,
+        engine=engine,
+        kind=None if kind is None else kind.value,
+        positive=positive,
+        minimize=minimize,
+        diversity=diversity,
+        keep_bad=keep_bad,
+        workers=workers,
+        device=device.value,
+    )
+    finish(task.run(config, resume))
 
 
 @app.command()

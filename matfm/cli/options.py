@@ -53,6 +53,7 @@ class Device(str, Enum):
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Settings = Annotated[list[str], typer.Option("--set", help="key=value over the configuration; repeat for more.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")]
+ResumeTable = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same call.")]
 Input = Annotated[str, typer.Option("--input", help="Column with the formulas, SMILES or SELFIES.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 Cache = Annotated[str | None, typer.Option("--cache", help="Folder of fetched files [default: the user's cache].")]

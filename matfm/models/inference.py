@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from matfm.core.batching import RaggedTokens, TokenBatch, budget_slices
 
-TOKENS_PER_BATCH = 16_384
+TOKENS_PER_BATCH = {"cpu": 2_048}
+"""By device: what lies between two layers should fit into a core's cache."""
+_MOST_TOKENS = 16_384
+"""Of a batch on other devices."""
 
 
-def length_sorted_batches(data: RaggedTokens, tokens: int = TOKENS_PER_BATCH) -> Iterator[TokenBatch]:
+def length_sorted_batches(data: RaggedTokens, tokens: int = _MOST_TOKENS) -> Iterator[TokenBatch]:
     """Every row once, rows of similar length together."""
     order = np.argsort(data.lengths_R, kind="stable")
     for group in budget_slices(data.lengths_R[order], tokens):
@@ -27,7 +30,7 @@ def map_rows(
     model.eval()
     parts, rows = [], []
     with torch.no_grad():
-        for batch in length_sorted_batches(data):
+        for batch in length_sorted_batches(data, TOKENS_PER_BATCH.get(device.type, _MOST_TOKENS)):
             parts.append(compute(batch.to(device)).float().cpu().numpy())
             rows.append(batch.rows_B.numpy())
     joined = np.concatenate(parts)

@@ -18,6 +18,7 @@ from matfm.models.pooling import POOLINGS
 from matfm.models.saving import load_model
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.examples import Examples
+from matfm.tasks.journal import weights_digest
 from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.row_streams import RowStream
 from matfm.tasks.tables import check_output, table_format
@@ -53,8 +54,11 @@ class EmbedConfig:
         check_output(self.out, self.table)
 
 
-def run(config: EmbedConfig) -> dict[str, Any]:
-    """Write every row of the table with its vector in `embedding`; unreadable rows get none and a reason in `error`."""
+def run(config: EmbedConfig, resume: bool = False) -> dict[str, Any]:
+    """Write every row of the table with its vector in `embedding`; unreadable rows get none and a reason in `error`.
+
+    `resume` continues an interrupted one.
+    """
     device = resolve_device(config.device)
     encoder = backbone_encoder(config.model)
     embedder = load_embedder(config.model, config.layer, config.pooling, device)
@@ -65,8 +69,9 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         encoder,
         {EMBEDDING: pa.list_(pa.float32(), embedder.width)},
         label="embed",
+        begun_with={"model": weights_digest(config.model), "layer": config.layer, "pooling": config.pooling},
     )
-    summary = stream.run(lambda examples, _: {EMBEDDING: embedder(examples)})
+    summary = stream.run(lambda examples, _: {EMBEDDING: embedder(examples)}, resume)
     return {
         "task": "embed",
         "model": config.model,

@@ -17,6 +17,7 @@ from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.examples import Examples
 from matfm.tasks.finetune import CALIBRATION, ENSEMBLE
+from matfm.tasks.journal import weights_digest
 from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.predictions import Predicted, no_rows, predict_members, prediction_columns
 from matfm.tasks.predictor import in_prediction_forms, load_predictor
@@ -48,8 +49,11 @@ class PredictConfig:
         check_output(self.out, self.table)
 
 
-def run(config: PredictConfig) -> dict[str, Any]:
-    """Write one row per input row, in order; unreadable rows get empty values and a reason in `error`."""
+def run(config: PredictConfig, resume: bool = False) -> dict[str, Any]:
+    """Write one row per input row, in order; unreadable rows get empty values and a reason in `error`.
+
+    `resume` continues an interrupted one.
+    """
     device = resolve_device(config.device)
     members = load_members(config.run)
     encoder = backbone_encoder(config.run)
@@ -67,8 +71,11 @@ def run(config: PredictConfig) -> dict[str, Any]:
     names = columns_of(no_rows(members))
     text = {f"predicted_{targets.properties[0].name}"} if targets.classes else set()
     fields = {name: pa.string() if name in text else pa.float64() for name in names}
-    stream = RowStream(config.table, config.input, config.out, encoder, fields, targets.conditions, "predict")
-    summary = stream.run(compute)
+    begun_with = {"run": weights_digest(config.run), "interval": config.interval}
+    stream = RowStream(
+        config.table, config.input, config.out, encoder, fields, targets.conditions, "predict", begun_with
+    )
+    summary = stream.run(compute, resume)
     return {
         "task": "predict",
         "run": config.run,

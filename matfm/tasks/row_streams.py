@@ -1,26 +1,30 @@
 """Tables of any size through a model, row by row: what `predict` and `embed` share.
 
 One output row for each input row, in order; a row that cannot be read keeps its place, with empty outputs and the
-reason in the column `error`. Memory does not grow with the table.
+reason in the column `error`. Memory does not grow with the table: finished chunks wait as parts on disk until the last
+one is there, which is also what an interrupted run goes on from.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from matfm.core.files import atomic_path
 from matfm.tasks.encoding import EncodedRows, RowEncoder
 from matfm.tasks.examples import Examples
+from matfm.tasks.journal import Journal
 from matfm.tasks.labels import read_conditions
-from matfm.tasks.readings import SHOWN, readings_to_check, vocabulary_report
-from matfm.tasks.tables import Chunk, iterate_table, table_writer
+from matfm.tasks.row_tally import RowTally
+from matfm.tasks.tables import Chunk, iterate_table, table_format, table_writer
 
 ERROR = "error"
 Compute = Callable[[Examples, list[str]], Mapping[str, np.ndarray]]
@@ -42,29 +46,35 @@ class RowStream:
     conditions: tuple[str, ...] = ()
     """Numeric columns that every row must have."""
     label: str = "rows"
-    """Name on the progress bar."""
+    """Name on the progress bar and in messages."""
+    begun_with: Mapping[str, Any] = field(default_factory=dict)
+    """What else decides the output, as JSON: a run can only be resumed with the same."""
 
-    def run(self, compute: Compute) -> dict[str, Any]:
-        """Write the table; returns counts and the first reasons, for the summary."""
+    def run(self, compute: Compute, resume: bool = False) -> dict[str, Any]:
+        """Write the table; returns counts and the first reasons, for the summary. `resume` goes on where it ended."""
         chunks = iterate_table(self.table)
         first = next(chunks)
         for name in (self.input, *self.conditions):
             first.column(name, self.table)
         types = {**dict.fromkeys(first.columns, pa.string()), **self.fields, ERROR: pa.string()}
         schema = pa.schema(list(types.items()))
-        tally = _Tally(self.encoder.kind)
-        with (
-            table_writer(self.out, schema) as append,
-            tqdm(desc=self.label, unit="row", disable=None, leave=False) as bar,
-        ):
-            chunk: Chunk | None = first
-            while chunk is not None:
+        begun_with = {**self.begun_with, "input": self.input, "columns": [f"{n} {t}" for n, t in types.items()]}
+        journal = Journal.open(self.out, self.label, begun_with, resume)
+        tally = RowTally.of_state(journal.saved) if journal.saved else RowTally(self.encoder.kind)
+        with tqdm(desc=self.label, unit="row", initial=journal.rows, disable=None, leave=False) as bar:
+            for chunk in journal.pending(chain([first], chunks)):
                 encoded = self.encoder(chunk.columns[self.input])
                 columns, errors = self._outputs(chunk, encoded, compute)
-                append({**chunk.columns, **columns})
+                _write_part(_part(journal, journal.chunks), pa.table({**chunk.columns, **columns}, schema=schema))
                 tally.add(chunk, encoded, errors)
+                journal.record(chunk, tally.state())
                 bar.update(chunk.rows)
-                chunk = next(chunks, None)
+        as_arrow = table_format(self.out) == "parquet"
+        with table_writer(self.out, schema) as append:
+            for number in range(journal.chunks):
+                part = pq.ParquetFile(_part(journal, number)).read()
+                append({name: part[name] if as_arrow else part[name].to_pylist() for name in types})
+        journal.close()
         return tally.summary()
 
     def _outputs(self, chunk: Chunk, encoded: EncodedRows, compute: Compute) -> tuple[dict[str, Any], dict[int, str]]:
@@ -89,44 +99,14 @@ class RowStream:
         return columns, errors
 
 
-@dataclass
-class _Tally:
-    """What the rows were, over all chunks."""
+def _part(journal: Journal, number: int) -> Path:
+    """File of a finished chunk."""
+    return journal.folder / f"{number:06d}.parquet"
 
-    kind: str
-    rows: int = 0
-    failed: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    to_check: int = 0
-    warnings: dict[int, str] = field(default_factory=dict)
-    """The first ones; the count says how many there are."""
-    unknown: Counter[str] = field(default_factory=Counter)
-    truncated: int = 0
-    first_truncated: list[int] = field(default_factory=list)
 
-    def add(self, chunk: Chunk, encoded: EncodedRows, errors: dict[int, str]) -> None:
-        self.to_check += len(encoded.warnings)
-        for row, reading in islice(sorted(encoded.warnings.items()), SHOWN - len(self.warnings)):
-            self.warnings[chunk.first_row + row] = reading
-        self.unknown.update(encoded.unknown)
-        self.truncated += encoded.truncated
-        cut = encoded.truncated_rows[: SHOWN - len(self.first_truncated)]
-        self.first_truncated += [chunk.first_row + row for row in cut]
-        for row, reason in sorted(errors.items()):
-            self.failed += 1
-            if len(self.reasons) < SHOWN:
-                self.reasons.setdefault(reason, chunk.first_row + row)
-        self.rows += chunk.rows
-
-    def summary(self) -> dict[str, Any]:
-        return {
-            "rows_in": self.rows,
-            "rows_done": self.rows - self.failed,
-            "rows_with_error": self.failed,
-            **readings_to_check(self.warnings, self.to_check),
-            **vocabulary_report(self.kind, self.unknown, self.first_truncated, self.truncated),
-            "first_errors": [{"row": row, "reason": reason} for reason, row in self.reasons.items()],
-        }
+def _write_part(path: Path, part: pa.Table) -> None:
+    with atomic_path(path) as temporary:
+        pq.write_table(part, temporary)
 
 
 def _placed(values: np.ndarray | None, rows: np.ndarray, count: int, kind: pa.DataType) -> Any:
