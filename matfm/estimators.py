@@ -229,7 +229,7 @@ class PropertyRegressor(RegressorMixin, _Predictor):  # type: ignore[misc]
         Raises MatfmError at inputs or targets that cannot be read.
         """
         targets = read_targets(y, type(self).__name__)
-        table = targets.reshape(len(targets), -1)
+        table = targets[:, None] if targets.ndim == 1 else targets
         names = tuple(Property(f"target_{k}", "") for k in range(table.shape[1]))
         self._fit(X, table, Targets(names), sample_weight)
         self.flat_ = targets.ndim == 1
@@ -241,7 +241,7 @@ class PropertyRegressor(RegressorMixin, _Predictor):  # type: ignore[misc]
         These are of the ensemble's mixture; 0 for a single model with another loss than gaussian.
         """
         predicted = self._predict(X)[2]
-        mean, std = self._shaped(predicted.value), self._shaped(predicted.std)
+        mean, std = (self._shaped(values.astype(np.float64)) for values in (predicted.value, predicted.std))
         return (mean, std) if return_std else mean
 
     def predict_interval(
@@ -291,7 +291,7 @@ class PropertyClassifier(ClassifierMixin, _Predictor):  # type: ignore[misc]
             raise MatfmError(f"y has the shape {labels.shape}; it must be one class label for each input")
         classes, index = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
-            raise MatfmError(f"classification needs at least two classes; y has only {list(classes)}")
+            raise MatfmError(f"classification needs at least two classes; y has {len(classes)} class: {list(classes)}")
         names = tuple(str(label) for label in classes)
         self._fit(X, index.reshape(-1, 1), Targets((Property("class", ""),), names), sample_weight)
         self.classes_ = classes
@@ -302,12 +302,13 @@ class PropertyClassifier(ClassifierMixin, _Predictor):  # type: ignore[misc]
         probability_RC = self._predict(X)[2].value
         calibration = self.predictor_.calibration
         if calibration is None:
-            return probability_RC
+            return probability_RC.astype(np.float64)
         return at_temperature(probability_RC, calibration.targets["class"].temperature())
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of every input."""
-        likeliest: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        chosen_R = self.predict_proba(X).argmax(axis=1)
+        likeliest: np.ndarray = self.classes_[chosen_R]
         return likeliest
 
     def predict_set(self, X: Any, level: float = 0.9, method: str = "auto", groups: str = "none") -> np.ndarray:
@@ -369,6 +370,7 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.requires_fit = True
+        tags.transformer_tags.preserves_dtype = []
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False

@@ -27,6 +27,8 @@ def read_inputs(encoder: RowEncoder, X: Any, conditions: tuple[str, ...]) -> tup
 
 def _columns(X: Any, conditions: tuple[str, ...]) -> tuple[list[str], np.ndarray | None]:
     """The texts, and the conditions (R, C) float32, of a list, an array or a table."""
+    if hasattr(X, "toarray"):
+        raise MatfmError("X is a sparse matrix, and sparse input is not supported; give texts")
     if conditions and hasattr(X, "columns"):
         names = list(X.columns)
         inputs = [name for name in names if name not in conditions]
@@ -76,7 +78,7 @@ def read_weights(sample_weight: Any, rows: int) -> np.ndarray:
     """Weights (R,) float32. Raises MatfmError unless there is a positive number for each row."""
     weight_R = np.asarray(sample_weight, dtype=np.float32)
     if weight_R.shape != (rows,) or not (np.isfinite(weight_R) & (weight_R > 0)).all():
-        raise MatfmError(f"sample_weight must be {rows} positive numbers")
+        raise MatfmError(f"sample_weight must be {rows} positive numbers, none of them zero")
     return weight_R
 
 
