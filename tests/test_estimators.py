@@ -205,7 +205,8 @@ def numbers_as_formulas(monkeypatch):
 
     def read_numbers(encoder, X, conditions):
         cells = X if hasattr(X, "toarray") else np.asarray(X)
-        return read(encoder, [formula(row) for row in cells] if cells.dtype.kind in "iuf" else cells, conditions)
+        numbers = isinstance(cells, np.ndarray) and cells.dtype.kind in "iuf"
+        return read(encoder, [formula(row) for row in cells] if numbers else cells, conditions)
 
     monkeypatch.setattr(estimators, "read_inputs", read_numbers)
 
