@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from matfm.chem.splits import PARTS
+from matfm.chem.splits import CALIBRATION_PART, PARTS
 from matfm.core.files import write_json
 from matfm.errors import MatfmError
 
 FORMAT = 1
 UNUSED = "-"
 """A row that belongs to no part."""
-_CODES = {"train": "0", "valid": "1", "test": "2", UNUSED: UNUSED}
+_CODES = {"train": "0", "valid": "1", "test": "2", CALIBRATION_PART: "3", UNUSED: UNUSED}
 _PART_OF = {code: part for part, code in _CODES.items()}
 _KEYS = {"format", "method", "rows", "inputs_sha256", "parts", "sha256"}
 
@@ -28,7 +28,7 @@ class SplitFile:
     """A split of R rows."""
 
     parts: np.ndarray
-    """train, valid, test or `-` (not used) for each row, shape (R,)."""
+    """train, valid, test, calibration or `-` (not used) for each row, shape (R,)."""
     method: dict[str, Any]
     """How it was made: name, shares, seed and other parameters."""
     inputs_sha256: str
@@ -50,7 +50,7 @@ def save_split(path: Path, inputs: Sequence[str], parts: np.ndarray, method: dic
     """Write a split of the rows `inputs` (all of the table) atomically.
 
     Raises:
-        MatfmError: not one part for each row, or one that is none of train, valid, test and `-`.
+        MatfmError: not one part for each row, or one that is none of `PARTS` and `-`.
     """
     if len(parts) != len(inputs):
         raise MatfmError(f"a split of {len(inputs)} rows cannot be made of {len(parts)} parts")

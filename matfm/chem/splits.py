@@ -14,7 +14,9 @@ from matfm.errors import MatfmError
 
 # R rows, G groups
 
-PARTS = ("train", "valid", "test")
+CALIBRATION_PART = "calibration"
+"""Rows that neither train nor choose the epoch nor test: uncertainties are calibrated on them."""
+PARTS = ("train", "valid", "test", CALIBRATION_PART)
 COMPOSITION = ("composition",)
 MOLECULE = ("smiles", "selfies")
 KINDS_OF: dict[str, tuple[str, ...]] = {
@@ -79,7 +81,7 @@ def parse_split(split: str, kind: str | None = None) -> SplitName:
 
 
 def split_from_labels(labels: Sequence[str], name: str, rows: Sequence[int] | None = None) -> np.ndarray:
-    """A provided split: each label is train, valid (or val) or test; other rows raise MatfmError.
+    """A provided split: each label is train, valid (or val), test or calibration; other rows raise MatfmError.
 
     `rows` are the numbers by which messages name the rows (default 0, 1, …).
     """

@@ -126,14 +126,33 @@ def predict(
     table: Annotated[str, typer.Argument(help="Table to read; - is CSV on standard input.")],
     input_column: Input,
     out: Annotated[str, typer.Option("--out", help="Table to write; the name gives the format.")],
-    interval: Annotated[float | None, typer.Option("--interval", help="Coverage of intervals, e.g. 0.9.")] = None,
+    interval: Annotated[
+        float | None, typer.Option("--interval", help="Coverage of intervals, or of sets of classes; e.g. 0.9.")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option("--interval-method", help="auto, absolute, std, distance or quantile; of classes: lac or aps."),
+    ] = "auto",
+    groups: Annotated[
+        str, typer.Option("--interval-groups", help="Cover each group: none, zero, class or column:NAME.")
+    ] = "none",
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Probabilities at the temperature; std times its factor.")
+    ] = False,
+    mc_dropout: Annotated[int, typer.Option("--mc-dropout", help="Networks that dropout draws, for the std.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of MC dropout.")] = 0,
+    domain: Annotated[
+        bool, typer.Option("--domain/--no-domain", help="Say which rows are unlike the training.")
+    ] = True,
     device: DeviceOption = Device.auto,
     resume: ResumeTable = False,
 ) -> None:
     """Predict every row of TABLE; unreadable rows keep their place with a reason in column `error`."""
     from matfm.tasks import predict as task
 
-    finish(task.run(task.PredictConfig(run, table, input_column, out, interval, device.value), resume))
+    uncertainty = (method, groups, calibrated, mc_dropout, seed, domain)
+    config = task.PredictConfig(run, table, input_column, out, interval, device.value, *uncertainty)
+    finish(task.run(config, resume))
 
 
 @app.command()

@@ -53,10 +53,39 @@ def predict_statistics(
     model: nn.Module, data: RaggedTokens, device: torch.device, conditions_RC: np.ndarray | None = None
 ) -> np.ndarray:
     """Statistics of the predictions (R, K, S), named by `model.property_head.statistics`."""
+    return map_rows(model, data, _estimate_of(model, device, conditions_RC), device)
+
+
+def statistics_and_pooled(
+    model: nn.Module, data: RaggedTokens, device: torch.device, conditions_RC: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`predict_statistics`, and in the same pass the vectors (R, D) that the head reads (without the conditions)."""
+    estimate = _estimate_of(model, device, conditions_RC)
+    shape: list[int] = []
+
+    def both(batch: TokenBatch) -> Tensor:
+        read: list[Tensor] = []
+        # The head says what it reads, whatever the encoder before it is.
+        hook = model.property_head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))  # type: ignore[operator, union-attr]
+        try:
+            statistics_BKS = estimate(batch)
+        finally:
+            hook.remove()
+        shape[:] = statistics_BKS.shape[1:]
+        return torch.cat([statistics_BKS.flatten(1).float(), read[0].float()], dim=1)
+
+    joined = map_rows(model, data, both, device)
+    width = shape[0] * shape[1]
+    return joined[:, :width].reshape(-1, *shape), joined[:, width:]
+
+
+def _estimate_of(
+    model: nn.Module, device: torch.device, conditions_RC: np.ndarray | None
+) -> Callable[[TokenBatch], Tensor]:
     beside = None if conditions_RC is None else torch.from_numpy(conditions_RC).to(device)
 
     def statistics(batch: TokenBatch) -> Tensor:
         conditions_BC = None if beside is None else beside[batch.rows_B]
         return model.estimate_packed(batch.ids_N, batch.amounts_N, batch.layout, conditions_BC)  # type: ignore[operator]
 
-    return map_rows(model, data, statistics, device)
+    return statistics

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matfm.tasks.recipes import Recipe
 
 _REPORTED = ("matfm", "torch", "transformers", "numpy", "scikit-learn")
-_IN_UNIT = frozenset({"mae", "mae_low", "mae_high", "rmse"})
+_IN_UNIT = frozenset({"mae", "mae_low", "mae_high", "rmse", "width_90", "interval_score_90"})
 """Scores that have the unit of the property; the others are numbers."""
 
 
@@ -142,7 +142,7 @@ def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, 
         "",
         (
             f"{config.task} on `{config.table}`, fine-tuned from `{config.backbone}` (strategy `{config.strategy}`, "
-            f"{summary['trainable_share']:.1%} of the parameters trained, {config.ensemble} model(s))."
+            f"{summary['trainable_share']:.1%} of the parameters trained, {config.models} model(s))."
         ),
         "",
         "## Data",

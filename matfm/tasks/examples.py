@@ -23,6 +23,8 @@ class Examples:
     """Weights of the rows in the loss, float32."""
     conditions_SC: np.ndarray | None = None
     """Conditions in the units of their columns, float32."""
+    group_S: np.ndarray | None = None
+    """Name of each row's group, for intervals that hold in every group."""
     forms: np.ndarray | None = None
     """Where the written forms of each row start, (R + 1,); None if every sequence is a row of its own."""
 
@@ -55,5 +57,10 @@ class Examples:
         return labels if self.side_SK is None else np.where(self.side_SK == 0, labels, np.float32(np.nan))
 
     def _beside(self) -> dict[str, np.ndarray]:
-        named = {"side_SK": self.side_SK, "weight_S": self.weight_S, "conditions_SC": self.conditions_SC}
+        named = {
+            "side_SK": self.side_SK,
+            "weight_S": self.weight_S,
+            "conditions_SC": self.conditions_SC,
+            "group_S": self.group_S,
+        }
         return {name: values for name, values in named.items() if values is not None}

@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from matfm.chem.split_file import UNUSED, save_split
-from matfm.chem.splits import PARTS, parse_split
+from matfm.chem.splits import CALIBRATION_PART, PARTS, parse_split
 from matfm.core.config import to_mapping
-from matfm.core.files import write_json
 from matfm.core.metrics import classification_scores, regression_scores
 from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
@@ -30,15 +29,15 @@ from matfm.tasks.labels import TableLabels, read_labels
 from matfm.tasks.predictions import Predicted, predict_members, prediction_columns
 from matfm.tasks.predictor import check_backbone, in_prediction_forms, in_training_forms, train_predictor
 from matfm.tasks.readings import readings_to_check, vocabulary_report
-from matfm.tasks.splitting import SPLIT_FILE, UsableRows, make_split, resumed_split, shared_rows
+from matfm.tasks.splitting import SPLIT_FILE, UsableRows, shared_rows, split_rows
 from matfm.tasks.tables import Chunk, column_property, read_table, table_writer
 from matfm.tasks.targets import Targets, censored_counts, with_heads
+from matfm.tasks.uncertainty import assess, check_calibration, rows_of_members
 
 # U usable rows, K targets
 
 ENSEMBLE = "ensemble"
 """Folder of the members beyond the first, inside a run directory."""
-CALIBRATION = "calibration.json"
 _OWN_COLUMNS = frozenset({"row", "part"})
 """Columns that `predictions.parquet` has beside those of the table."""
 
@@ -67,6 +66,12 @@ class FinetuneConfig:
     """Share of test rows, where the split does not say."""
     ensemble: int = 1
     """Models trained with different seeds; predictions are their mean."""
+    calibration_share: float = 0.0
+    """Share of rows, taken from the training rows, to calibrate uncertainties on; 0 takes the validation rows."""
+    calibration_group: str = ""
+    """Column with groups in each of which intervals may be asked to hold (`--interval-groups column:NAME`)."""
+    cross_conformal: int = 0
+    """Models each trained without one of so many folds, on which it is calibrated (CV+); they are the ensemble."""
     on_bad: str = "skip"
     """skip or stop at rows that cannot be read."""
     seed: int = 0
@@ -97,10 +102,16 @@ class FinetuneConfig:
         if len(set(beside)) < len(beside):
             double = next(name for name in beside if beside.count(name) > 1)
             raise MatfmError(f"column {double!r} is named twice among input, targets, conditions and weight")
+        check_calibration(self)
         if not (0 <= self.valid_share < 1 and 0 <= self.test_share < 1 and self.valid_share + self.test_share < 1):
             raise MatfmError(
                 f"valid_share {self.valid_share} and test_share {self.test_share} must leave training rows"
             )
+
+    @property
+    def models(self) -> int:
+        """Number of models that are trained."""
+        return self.cross_conformal or self.ensemble
 
     @property
     def backbone(self) -> str:
@@ -174,10 +185,11 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     labelled.encoder.tokenizer.save_pretrained(str(out))  # before the weights, which read nothing without it
     members, result = _train_members(config, labelled, out, device, resume)
     whole = in_prediction_forms(labelled.examples, labelled.encoder, labelled.inputs, config.fit.predict_enumerations)
-    predicted = predict_members(members, whole, device)
+    predicted = predict_members(members, whole, device, pooled=True)
     metrics = score_parts(labelled, predicted.value)
     _write_predictions(out, config, labelled, predicted)
-    write_json(out / CALIBRATION, _residuals(labelled, predicted.value))
+    for name, scores in assess(out, config, labelled, predicted).items():
+        metrics["test"][name] |= scores
     _draw(out, config, labelled, predicted.value)
     directory.write_metrics(metrics)
     summary = {
@@ -187,7 +199,9 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
         "rows_used": len(labelled.rows),
         "rows_rejected": labelled.rows_in - len(labelled.rows),
         **labelled.reading,
-        "rows": {part: int((labelled.parts == part).sum()) for part in PARTS},
+        "rows": {
+            part: rows for part in PARTS if (rows := int((labelled.parts == part).sum())) or part != CALIBRATION_PART
+        },
         "split_sha256": split.sha256,
         "leakage": shared_rows(labelled.inputs, labelled.parts, kind),
         "units": {p.name: p.unit for p in labelled.targets.properties},
@@ -198,7 +212,7 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
         "backbone": config.backbone,
         "strategy": config.strategy,
         "trainable_share": result["trainable_share"],
-        "ensemble": config.ensemble,
+        "ensemble": config.models,
         "seed": config.seed,
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -213,12 +227,12 @@ def _train_members(
     config: FinetuneConfig, labelled: LabelledRows, out: Path, device: Any, resume: bool
 ) -> tuple[list[MatBERTForProperty], dict[str, Any]]:
     """The members of the ensemble, and what the training of the last one says."""
-    train = in_training_forms(
-        labelled.part("train"), labelled.encoder, labelled.inputs_of("train"), config.fit.enumerate, config.seed
-    )
     members: list[MatBERTForProperty] = []
     result: dict[str, Any] = {}
-    for number, folder in enumerate(member_folders(out, config.ensemble)):
+    rows_of = rows_of_members(labelled, config)
+    for number, folder in enumerate(member_folders(out, config.models)):
+        if number == 0 or config.cross_conformal:
+            train = _training_forms(config, labelled, rows_of[number])
         model, told = train_predictor(
             config.fit,
             labelled.targets,
@@ -230,11 +244,18 @@ def _train_members(
             device,
             to_mapping(config),
             resume,
-            label=f"finetune {number + 1}/{config.ensemble}",
+            label=f"finetune {number + 1}/{config.models}",
         )
         members.append(model)
         result = told
     return members, result
+
+
+def _training_forms(config: FinetuneConfig, labelled: LabelledRows, rows: np.ndarray) -> Examples:
+    train = labelled.examples.take(rows)
+    with_heads(labelled.targets, config.fit, train)  # complains if the rows of one member lack a label
+    cells = [labelled.inputs[row] for row in rows.tolist()]
+    return in_training_forms(train, labelled.encoder, cells, config.fit.enumerate, config.seed)
 
 
 def member_folders(out: Path, count: int) -> list[Path]:
@@ -264,8 +285,8 @@ def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -
     encoded_used = np.flatnonzero([row not in reasons for row in encoded.rows])
     rows = encoded.rows[encoded_used]
     usable = UsableRows(table, config.table, config.input, encoder.kind, rows, labels.targets_RK[rows], labels.classes)
-    shares = (config.valid_share, config.test_share)
-    parts, method = resumed_split(begun, usable) if begun else make_split(config.split, usable, shares, config.seed)
+    shares = (config.valid_share, config.test_share, config.calibration_share)
+    parts, method = split_rows(config.split, usable, shares, config.seed, begun)
     left_out = [
         Reject(row, config.input, inputs[row], "the split leaves this row out")
         for row in rows[parts == UNUSED].tolist()
@@ -273,6 +294,9 @@ def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -
     rejects = sorted([*rejects, *left_out], key=lambda reject: reject.row)
     rows, encoded_used, parts = (values[parts != UNUSED] for values in (rows, encoded_used, parts))
     examples = _examples(encoded, encoded_used, labels, rows)
+    if config.calibration_group:
+        names = table.column(config.calibration_group, config.table)
+        examples = replace(examples, group_S=np.array([names[row].strip() for row in rows.tolist()], dtype=object))
     known = tuple(column_property(config.table, name) for name in config.targets)
     targets = Targets(known, labels.classes, config.conditions)
     targets = with_heads(targets, config.fit, examples.take(np.flatnonzero(parts == "train")))
@@ -336,18 +360,6 @@ def _complain(config: FinetuneConfig, table: Chunk, rejects: list[Reject]) -> No
                 f"{config.table}: most cells of column {name!r} are not numbers (row {wrong[0].row}: "
                 f"{wrong[0].reason}); name a numeric --target, or use --task classification"
             )
-
-
-def _residuals(labelled: LabelledRows, mean: np.ndarray) -> dict[str, list[float]]:
-    """Sorted absolute validation errors of every regression target, for conformal intervals."""
-    if labelled.targets.classes:
-        return {}
-    rows = labelled.parts == "valid"
-    residuals = {}
-    for k, known in enumerate(labelled.targets.properties):
-        errors = np.abs(labelled.examples.exact_labels()[rows, k] - mean[rows, k])
-        residuals[known.name] = np.sort(errors[~np.isnan(errors)]).tolist()
-    return residuals
 
 
 def _write_predictions(out: Path, config: FinetuneConfig, labelled: LabelledRows, predicted: Predicted) -> None:

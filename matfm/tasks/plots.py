@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +99,33 @@ def draw_roc(run: Path, true: np.ndarray, score: np.ndarray, title: str) -> None
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title, aspect="equal")
     axes.legend(frameon=False, loc="lower right")
     _save(figure, run / "roc.png")
+
+
+@dataclass(frozen=True)
+class CalibrationPanel:
+    """What should be, against what is: curves that lie on the diagonal for calibrated predictions."""
+
+    expected: str
+    """Label of the horizontal axis."""
+    observed: str
+    """Label of the vertical axis."""
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    """Name to horizontal and vertical values."""
+
+
+def draw_calibration(run: Path, panels: Sequence[CalibrationPanel]) -> None:
+    """`calibration.png`: the panels side by side; nothing where there are none."""
+    if not panels:
+        return
+    figure, axes = _figure(len(panels), 1.15 * _HEIGHT * len(panels))
+    for axis, panel in zip(axes, panels, strict=True):
+        ends = [end for curve in panel.curves.values() for values in curve for end in (values.min(), values.max())]
+        axis.plot([min(ends), max(ends)], [min(ends), max(ends)], color=_GUIDE, linewidth=1, zorder=0)
+        for color, (label, (expected, observed)) in zip((_TRAIN, _VALID), panel.curves.items(), strict=False):
+            axis.plot(expected, observed, "o-", color=color, markersize=4, label=label)
+        axis.set(xlabel=panel.expected, ylabel=panel.observed, aspect="equal")
+        axis.legend(frameon=False)
+    _save(figure, run / "calibration.png")
 
 
 def _draw_attention(run: Path, maps: dict[str, list[list[float]]]) -> None:

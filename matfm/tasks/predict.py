@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,16 @@ from matfm.errors import MatfmError
 from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.examples import Examples
-from matfm.tasks.finetune import CALIBRATION, ENSEMBLE
+from matfm.tasks.finetune import ENSEMBLE
+from matfm.tasks.intervals import IntervalConfig
 from matfm.tasks.journal import weights_digest
 from matfm.tasks.kinds import backbone_encoder
-from matfm.tasks.predictions import Predicted, no_rows, predict_members, prediction_columns
+from matfm.tasks.predictions import DropoutSamples, no_rows, predict_members, prediction_columns
 from matfm.tasks.predictor import in_prediction_forms, load_predictor
 from matfm.tasks.row_streams import RowStream
 from matfm.tasks.tables import check_output
 from matfm.tasks.targets import Targets
+from matfm.tasks.trust import load_trust
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,45 @@ class PredictConfig:
     out: str
     """Table to write."""
     interval: float | None = None
-    """Coverage of conformal intervals, for example 0.9."""
+    """Coverage of conformal intervals, or of sets of classes; for example 0.9."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    interval_method: str = "auto"
+    """As in `IntervalConfig.method`."""
+    interval_groups: str = "none"
+    """As in `IntervalConfig.groups`."""
+    calibrated: bool = False
+    """Probabilities after temperature scaling; standard deviations times their factor."""
+    mc_dropout: int = 0
+    """Networks that dropout draws from each member, for the standard deviation; 0 is off."""
+    seed: int = 0
+    """Of MC dropout."""
+    domain: bool = True
+    """Say of each row whether it is like the training rows, where the run knows them."""
 
     def __post_init__(self) -> None:
-        if self.interval is not None and not 0 < self.interval < 1:
-            raise MatfmError(f"--interval is {self.interval}; it is a coverage between 0 and 1, for example 0.9")
+        self.intervals()
+        if self.mc_dropout < 0:
+            raise MatfmError(f"--mc-dropout is {self.mc_dropout}; it is a number of networks, 0 for none")
+        if self.mc_dropout and (self.interval_method == "std" or self.calibrated):
+            raise MatfmError(
+                "--mc-dropout gives other standard deviations than those of the held-out rows; "
+                "leave --calibrated and --interval-method std out, or --mc-dropout"
+            )
         check_output(self.out, self.table)
+
+    def intervals(self) -> IntervalConfig | None:
+        """What intervals are wanted; None for none. Raises MatfmError for values that there are not."""
+        if self.interval is None:
+            if (self.interval_method, self.interval_groups) != ("auto", "none"):
+                raise MatfmError("--interval-method and --interval-groups need --interval, for example 0.9")
+            return None
+        return IntervalConfig(self.interval, self.interval_method, self.interval_groups)
+
+    def decides_output(self) -> dict[str, Any]:
+        """The settings that the written numbers depend on, beside the run."""
+        names = ("interval", "interval_method", "interval_groups", "calibrated", "mc_dropout", "seed", "domain")
+        return {name: getattr(self, name) for name in names}
 
 
 def run(config: PredictConfig, resume: bool = False) -> dict[str, Any]:
@@ -58,22 +89,29 @@ def run(config: PredictConfig, resume: bool = False) -> dict[str, Any]:
     members = load_members(config.run)
     encoder = backbone_encoder(config.run)
     targets = targets_of(members[0])
-    widths = _half_widths(config, targets) if config.interval is not None else {}
+    samples = DropoutSamples(config.mc_dropout, config.seed) if config.mc_dropout else None
+    trust = load_trust(Path(config.run), targets, encoder, config.intervals(), config.calibrated, config.domain)
     forms = members[0].config.predict_enumerations
 
-    def columns_of(predicted: Predicted) -> dict[str, np.ndarray]:
-        values = prediction_columns(targets, predicted)
-        return {**values, **_bounds(values, targets, widths)}
-
     def compute(examples: Examples, cells: list[str]) -> dict[str, np.ndarray]:
-        return columns_of(predict_members(members, in_prediction_forms(examples, encoder, cells, forms), device))
+        written = in_prediction_forms(examples, encoder, cells, forms)
+        predicted = trust.calibrated(predict_members(members, written, device, samples, pooled=trust.needs_vectors))
+        return {**prediction_columns(targets, predicted), **trust.columns(predicted, examples)}
 
-    names = columns_of(no_rows(members))
+    names = prediction_columns(targets, no_rows(members, samples))
     text = {f"predicted_{targets.properties[0].name}"} if targets.classes else set()
     fields = {name: pa.string() if name in text else pa.float64() for name in names}
-    begun_with = {"run": weights_digest(config.run), "interval": config.interval}
+    begun_with = {"run": weights_digest(config.run), **config.decides_output()}
     stream = RowStream(
-        config.table, config.input, config.out, encoder, fields, targets.conditions, "predict", begun_with
+        config.table,
+        config.input,
+        config.out,
+        encoder,
+        {**fields, **trust.fields()},
+        targets.conditions,
+        "predict",
+        begun_with,
+        trust.group_column,
     )
     summary = stream.run(compute, resume)
     return {
@@ -84,6 +122,7 @@ def run(config: PredictConfig, resume: bool = False) -> dict[str, Any]:
         "rows_in": summary.pop("rows_in"),
         "rows_predicted": summary.pop("rows_done"),
         **summary,
+        **trust.summary(),
     }
 
 
@@ -112,35 +151,3 @@ def targets_of(model: MatBERTForProperty) -> Targets:
         tuple(config.property_two_part or ()),
         tuple(config.property_log or ()),
     )
-
-
-def _bounds(values: dict[str, np.ndarray], targets: Targets, widths: dict[str, float]) -> dict[str, np.ndarray]:
-    """Lower and upper ends of the intervals, within the property's physical bounds."""
-    ends = {}
-    for known in targets.properties:
-        if known.name in widths:
-            low, high = known.limits
-            centre = values[f"predicted_{known.name}"]
-            ends[f"predicted_{known.name}_lower"] = np.clip(centre - widths[known.name], low, high)
-            ends[f"predicted_{known.name}_upper"] = np.clip(centre + widths[known.name], low, high)
-    return ends
-
-
-def _half_widths(config: PredictConfig, targets: Targets) -> dict[str, float]:
-    """Split-conformal half widths (Vovk et al. 2005): a corrected quantile of the validation errors."""
-    assert config.interval is not None
-    if targets.classes:
-        raise MatfmError(f"{config.run} predicts classes; --interval is for regression, so leave it out")
-    path = Path(config.run) / CALIBRATION
-    residuals = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    widths = {}
-    for known in targets.properties:
-        errors = residuals.get(known.name, [])
-        rank = math.ceil((len(errors) + 1) * config.interval)
-        if rank > len(errors):
-            raise MatfmError(
-                f"{config.run} has {len(errors)} validation rows for {known.name!r}, too few for --interval "
-                f"{config.interval}; fine-tune with a split that has more of them"
-            )
-        widths[known.name] = errors[rank - 1]
-    return widths

@@ -49,12 +49,14 @@ class RowStream:
     """Name on the progress bar and in messages."""
     begun_with: Mapping[str, Any] = field(default_factory=dict)
     """What else decides the output, as JSON: a run can only be resumed with the same."""
+    group: str = ""
+    """Column with the name of each row's group; none if empty."""
 
     def run(self, compute: Compute, resume: bool = False) -> dict[str, Any]:
         """Write the table; returns counts and the first reasons, for the summary. `resume` goes on where it ended."""
         chunks = iterate_table(self.table)
         first = next(chunks)
-        for name in (self.input, *self.conditions):
+        for name in (self.input, *self.conditions, *([self.group] if self.group else [])):
             first.column(name, self.table)
         types = {**dict.fromkeys(first.columns, pa.string()), **self.fields, ERROR: pa.string()}
         schema = pa.schema(list(types.items()))
@@ -89,7 +91,8 @@ class RowStream:
         values: Mapping[str, np.ndarray] = {}
         if len(rows):
             conditions = None if beside is None else beside[rows]
-            examples = Examples(encoded.tokens.take(readable), conditions_SC=conditions)
+            groups = np.array(chunk.columns[self.group], dtype=object)[rows] if self.group else None
+            examples = Examples(encoded.tokens.take(readable), conditions_SC=conditions, group_S=groups)
             cells = chunk.columns[self.input]
             values = compute(examples, [cells[row] for row in rows])
         columns: dict[str, Any] = {

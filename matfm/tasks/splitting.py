@@ -16,6 +16,7 @@ from matfm.chem.magpie import magpie_features
 from matfm.chem.scaffold_splits import murcko_scaffold, read_molecule
 from matfm.chem.split_file import UNUSED, load_split
 from matfm.chem.splits import (
+    CALIBRATION_PART,
     COMPOSITION,
     SplitName,
     held_out_split,
@@ -95,6 +96,16 @@ def shared_rows(inputs: Sequence[str], parts: np.ndarray, kind: str) -> dict[str
     return {criterion: sum(tested) / len(tested)} if tested else {}
 
 
+def split_rows(
+    split: str, usable: UsableRows, shares: tuple[float, float, float], seed: int, begun: Path | None = None
+) -> Made:
+    """`make_split` with the shares of validation, test and calibration rows, or the split of a run that began."""
+    if begun:
+        return resumed_split(begun, usable)
+    valid, test, calibration = shares
+    return _with_calibration_rows(make_split(split, usable, (valid, test), seed), usable, calibration, seed)
+
+
 def make_split(split: str, usable: UsableRows, shares: tuple[float, float], seed: int) -> Made:
     """Part (train, valid, test or `-`) of each usable row, and a description of the method for the split file.
 
@@ -109,6 +120,28 @@ def make_split(split: str, usable: UsableRows, shares: tuple[float, float], seed
         raise MatfmError(f"split {split!r} leaves no training row among {len(usable.rows)}")
     drawn = {"valid_share": shares[0], "test_share": shares[1], "seed": seed}
     return parts, {"split": split, "kind": usable.kind, **({} if name.method in _PROVIDED else drawn), **details}
+
+
+def _with_calibration_rows(made: Made, usable: UsableRows, share: float, seed: int) -> Made:
+    """Of the training rows, `share` of all rows (whole identity groups, at random) set aside for calibration.
+
+    Raises:
+        MatfmError: the split provides such rows itself, or no training row would remain.
+    """
+    parts, method = made
+    if share == 0:
+        return made
+    if (parts == CALIBRATION_PART).any():
+        raise MatfmError(f"the split has calibration rows already and calibration_share is {share}; leave it out")
+    train = np.flatnonzero(parts == "train")
+    groups = usable.groups()
+    of_train = share * len(parts) / len(train)
+    drawn = random_split([groups[row] for row in train.tolist()], (min(of_train, 1.0), 0.0), seed) == "valid"
+    if drawn.all():
+        raise MatfmError(f"calibration_share is {share}, which leaves no training row; choose a smaller one")
+    parts = parts.copy()
+    parts[train[drawn]] = CALIBRATION_PART
+    return parts, {**method, "calibration_share": share, "calibration_seed": seed}
 
 
 def _random(_: SplitName, usable: UsableRows, shares: tuple[float, float], seed: int) -> Made:

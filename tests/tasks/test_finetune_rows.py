@@ -10,8 +10,10 @@ from matfm import MatfmError
 from matfm.chem.units import Property
 from matfm.core.batching import RaggedTokens
 from matfm.tasks import finetune, predict
+from matfm.tasks.calibration import Calibration, by_target, load_calibration, save_calibration
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
+from matfm.tasks.predictions import Predicted
 from matfm.tasks.predictor import step_beside
 from matfm.tasks.tables import read_table
 from matfm.tasks.targets import Targets
@@ -42,9 +44,12 @@ def test_a_table_of_mostly_missing_labels_is_used_and_one_of_words_is_refused(tm
 def test_errors_of_small_numbers_are_kept_for_the_intervals(tmp_path):
     path = table_of(tmp_path, [f"{s},{row * 1e-9}" for row, s in enumerate(ALKANES)])
     labelled = finetune.load_rows(config_of(path, valid_share=0.3), read_table(str(path)))
-    residuals = finetune._residuals(labelled, np.zeros((len(labelled.rows), 1), np.float32))["y"]
-    assert len(residuals) == 9
-    assert 1e-9 < max(residuals) < 3e-8
+    zeros = np.zeros((len(labelled.rows), 1), np.float32)
+    held = by_target(labelled.targets, labelled.examples.exact_labels(), Predicted(zeros, zeros, has_std=False))
+    save_calibration(Calibration("valid", held), tmp_path)
+    again = load_calibration(tmp_path).targets["y"]
+    assert (again.true_R.astype(np.float32) == held["y"].true_R).all()
+    assert 1e-9 < again.true_R.max() < 3e-8
 
 
 def test_an_interrupted_run_has_its_tokenizer_beside_its_weights(tmp_path, monkeypatch):
@@ -92,12 +97,14 @@ def test_balanced_classes_weigh_rows_and_not_their_written_forms():
     assert seen[0].tolist() == [1.0, 1.0, 1.0, 1.0]
 
 
-def test_intervals_of_classes_are_refused_for_what_they_are(tmp_path):
+def test_methods_for_numbers_are_refused_for_classes(tmp_path):
     path = table_of(tmp_path, [f"{s},{'long' if row > 15 else 'short'}" for row, s in enumerate(ALKANES)])
     fit = FitConfig(backbone="scratch:tiny", epochs=1, task="classification")
     finetune.run(config_of(path, fit), tmp_path / "run")
-    wanted = predict.PredictConfig(str(tmp_path / "run"), str(path), "smiles", str(tmp_path / "p.csv"), 0.9)
-    with pytest.raises(MatfmError, match="predicts classes; --interval is for regression"):
+    wanted = predict.PredictConfig(
+        str(tmp_path / "run"), str(path), "smiles", str(tmp_path / "p.csv"), 0.5, interval_method="std"
+    )
+    with pytest.raises(MatfmError, match="'y' is a class; choose the --interval-method lac or aps"):
         predict.run(wanted)
 
 
