@@ -79,7 +79,7 @@ class PropertyRegressor(RegressorMixin, _Predictor):  # type: ignore[misc]
 
     Args:
         backbone: bundled name, folder, Hub id or `scratch:SIZE`.
-        strategy: full, feature, partial or bitfit.
+        strategy: full, feature, partial, bitfit, adapter, lora, prefix or prompt.
         epochs: passes over the training rows.
         ensemble: models with different seeds, averaged.
         random_state: seed.
