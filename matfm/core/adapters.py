@@ -74,10 +74,10 @@ class AdaptedLinear(nn.Linear):
         self.added = nn.ModuleDict()
         self.active: str | None = None
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input_ND: Tensor) -> Tensor:
         """(N, D) to (N, E)."""
-        output_NE = super().forward(input)
-        return output_NE if self.active is None else self.added[self.active](input, output_NE)
+        output_NE = super().forward(input_ND)
+        return output_NE if self.active is None else self.added[self.active](input_ND, output_NE)
 
     def plain(self) -> nn.Linear:
         """The map alone, with the same weights."""

@@ -105,9 +105,7 @@ class Prefix(nn.Module):
         """What the stack gives with the prefix."""
         length = self.keys.shape[1]
         fixed = FixedKeysValues(self._by_head(self.keys, hidden_ND), self._by_head(self.values, hidden_ND))
-        runs = tuple(
-            replace(run, keys=run.keys + length, mask=_seen_before(run.mask, length)) for run in context.runs
-        )
+        runs = tuple(replace(run, keys=run.keys + length, mask=_seen_before(run.mask, length)) for run in context.runs)
         return stack(hidden_ND, replace(context, runs=runs, cache=fixed), rows_M)
 
     def _by_head(self, vectors_LPD: Tensor, like: Tensor) -> Tensor:

@@ -96,7 +96,9 @@ def load_delta(model: Any, folder: str | Path, name: str | None = None) -> str:
     given = {key: value for key, value in tensors.items() if not key.startswith(_HEAD)}
     if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in given.items()}:
         remove_delta(model, name)
-        raise MatfmError(f"{Path(folder) / DELTA_WEIGHTS} does not hold what {DELTA_FILE} beside it says; save it again")
+        raise MatfmError(
+            f"{Path(folder) / DELTA_WEIGHTS} does not hold what {DELTA_FILE} beside it says; save it again"
+        )
     with torch.no_grad():
         for key, parameter in own.items():
             parameter.copy_(given[key])

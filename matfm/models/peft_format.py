@@ -51,7 +51,7 @@ def save_peft_lora(model: Any, folder: str | Path, name: str, base: str = "") ->
         "r": spec.rank,
         "lora_alpha": spec.alpha,
         "lora_dropout": 0.0,
-        "target_modules": sorted({path.rpartition(".")[2] for path in maps}),
+        "target_modules": maps,  # whole paths: a last name such as `out` would also be found in the head
     }
     folder = Path(folder)
     with readable_os_errors(folder):

@@ -36,8 +36,8 @@ class StrategyOptions:
     """What is trained, and the shape of what is added. Options of other strategies have no effect."""
 
     strategy: str = "full"
-    """full; feature: the head alone; partial: the last blocks; bitfit: biases (Ben Zaken et al. 2022); or a delta beside
-    the frozen encoder: adapter (Houlsby et al. 2019), lora (Hu et al. 2021), prefix: keys and values in every layer
+    """full; feature: the head alone; partial: the last blocks; bitfit: biases (Ben Zaken et al. 2022); or, beside the
+    frozen encoder: adapter (Houlsby et al. 2019), lora (Hu et al. 2021), prefix: keys and values in every layer
     (Li & Liang 2021), prompt: tokens before the input (Lester et al. 2021)."""
     partial_layers: int = 2
     """Blocks, from the top, that `partial` trains."""
@@ -52,7 +52,8 @@ class StrategyOptions:
     prompt_length: int = 8
     """Vectors of a prompt, and of a prefix in every layer."""
     prompt_start: str = "tokens"
-    """What prompts and prefixes begin as: tokens (random ones of the vocabulary, as the encoder sees them) or random."""
+    """What prompts and prefixes begin as: tokens (random ones of the vocabulary, as the encoder sees them) or random
+    numbers."""
 
     def __post_init__(self) -> None:
         for name, known in (("strategy", STRATEGIES), ("prompt_start", STARTS)):

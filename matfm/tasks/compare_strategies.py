@@ -191,9 +191,7 @@ def _write_table(out: Path, table: list[dict[str, Any]]) -> None:
     write_text(out / "comparison.csv", text.getvalue())
 
 
-def _markdown(
-    config: CompareStrategiesConfig, table: list[dict[str, Any]], dummy: dict[str, float], title: str
-) -> str:
+def _markdown(config: CompareStrategiesConfig, table: list[dict[str, Any]], dummy: dict[str, float], title: str) -> str:
     tuning = config.finetune
     lines = [
         f"# Strategies: {title}",
@@ -218,9 +216,9 @@ def _markdown(
         f"| dummy | | | {_cell(dummy.get('valid'), '.4f')} | {_cell(dummy.get('test'), '.4f')} | 0.0% | 0.0% | | |",
         "",
         (
-            "The trained share counts the head, which every strategy trains. The gain is the improvement over the dummy "
-            "(the mean of the training rows, or always one class). Choose by the validation rows; the test rows say "
-            "what the choice is worth."
+            "The trained share counts the head, which every strategy trains. The gain is the improvement over the "
+            "dummy (the mean of the training rows, or always one class). Choose by the validation rows; the test rows "
+            "say what the choice is worth."
         ),
         "",
     ]

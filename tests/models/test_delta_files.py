@@ -37,7 +37,7 @@ def task_of(method, name="a", seed=1, **head):
     add_delta(model, name, SPECS[method], "tokens")
     with torch.no_grad():
         for parameter in delta_parameters(model, name).values():
-            parameter += 0.3 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
     model.property_head.set_scaling(torch.full((model.property_head.targets,), 5.0 * seed), torch.tensor(2.0))
     return model
 
@@ -57,7 +57,9 @@ def test_a_delta_works_with_any_copy_of_its_backbone_and_with_no_other(method, t
     assert load_delta(alone, tmp_path / "delta") == "a"
     assert torch.equal(alone.embed_packed(*BATCH), model.matbert.embed_packed(*BATCH))
     other = encoder_of(seed=1)
-    with pytest.raises(MatfmError, match="was trained on small-one with weights .*; load the backbone it was trained on"):
+    with pytest.raises(
+        MatfmError, match="was trained on small-one with weights .*; load the backbone it was trained on"
+    ):
         load_delta(other, tmp_path / "delta")
     assert deltas_of(other) == {}
     use_delta(alone, None)
