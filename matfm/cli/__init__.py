@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from matfm.cli import data
+from matfm.cli import data, strategies
 from matfm.cli.options import (
     Cache,
     Device,
@@ -36,6 +36,7 @@ app = typer.Typer(
     add_completion=True,
 )
 app.add_typer(data.app, name="data")
+app.command("compare-strategies")(strategies.compare)
 
 
 @app.callback()
@@ -84,7 +85,10 @@ def finetune(
     backbone: Annotated[
         str, typer.Option("--backbone", help="Bundled name, folder, Hub id or scratch:SIZE.")
     ] = "matbert-small",
-    strategy: Annotated[str, typer.Option("--strategy", help="full, feature, partial or bitfit.")] = "full",
+    strategy: Annotated[
+        str,
+        typer.Option("--strategy", help="full, feature, partial, bitfit, adapter, lora, prefix or prompt."),
+    ] = "full",
     split: Annotated[
         str,
         typer.Option("--split", help="random, group, scaffold, loco, column:NAME, file:PATH, …; see docs/splits.md."),

@@ -23,6 +23,23 @@ class KeyValueCache(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class FixedKeysValues:
+    """Keys and values before those of every sequence, the same for all: a `KeyValueCache` that keeps nothing."""
+
+    keys_LHPd: Tensor
+    """By layer; P of them."""
+    values_LHPd: Tensor
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, S, d) behind the fixed ones, (B, H, P + S, d)."""
+        count = keys.shape[0]
+        return (
+            torch.cat([self.keys_LHPd[layer].expand(count, -1, -1, -1), keys], dim=2),
+            torch.cat([self.values_LHPd[layer].expand(count, -1, -1, -1), values], dim=2),
+        )
+
+
 class MemoryCache(Protocol):
     """Keys and values of a memory, which are the same at every step of generation."""
 
@@ -130,7 +147,8 @@ class AttentionContext:
     @property
     def writes(self) -> bool:
         """Whether blocks leave keys and values in a cache, so that computing them twice would be wrong."""
-        return self.cache is not None or (self.memory is not None and self.memory.cache is not None)
+        growing = self.cache is not None and not isinstance(self.cache, FixedKeysValues)
+        return growing or (self.memory is not None and self.memory.cache is not None)
 
 
 def causal_mask(mask_BS: Tensor | None, queries: int, keys: int, start: int | Tensor, like: Tensor) -> Tensor:

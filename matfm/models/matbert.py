@@ -18,6 +18,7 @@ from matfm.core.feed_forward import FeedForward
 from matfm.core.layout import PackedLayout, PaddedIndex
 from matfm.core.objectives import masked_lm_loss
 from matfm.core.transformer import PreNormBlock, TransformerStack
+from matfm.models.deltas import restore_deltas
 from matfm.models.embeddings import AmountEmbedding
 from matfm.models.heads import MaskedTokenHead, PropertyHead
 from matfm.models.matbert_config import MatBERTConfig
@@ -68,6 +69,7 @@ class MatBERTModel(MatBERTPreTrainedModel):
             ],
             nn.LayerNorm(width, eps=epsilon),
         )
+        restore_deltas(self)
         self.post_init()
 
     def forward_packed(

@@ -12,6 +12,20 @@ from matfm.models.pooling import POOLINGS
 POSITION_EMBEDDINGS = ("none", "rotary", "absolute", "sinusoidal")
 """Formulas are sets of elements and need none; strings such as SMILES need one of the others."""
 
+HEAD_FIELDS = (
+    "pooling",
+    "property_names",
+    "property_units",
+    "property_loss",
+    "property_quantiles",
+    "property_two_part",
+    "property_log",
+    "condition_names",
+    "class_names",
+    "predict_enumerations",
+)
+"""What of a configuration belongs to a task and its head, not to the encoder."""
+
 
 class MatBERTConfig(FamilyConfig):
     """Architecture of MatBERT and of its heads."""
@@ -50,6 +64,10 @@ class MatBERTConfig(FamilyConfig):
     """Whether pretraining learned amounts from elements."""
     predict_enumerations: int = 0
     """Written forms of a molecule that a prediction is the mean over; 0 reads the canonical one."""
+    deltas: dict[str, dict[str, Any]] | None = None
+    """Named additions to the encoder, as `matfm.models.deltas.DeltaSpec`; None for none."""
+    active_delta: str | None = None
+    """The one that acts."""
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -1,34 +1,124 @@
-"""Which parameters a fine-tuning strategy trains. The head is always trained."""
+"""What fine-tuning trains of a model, behind one name: all of it, parts of it, or a small delta. The head always."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+from matfm.errors import MatfmError
+from matfm.models.deltas import METHODS, STARTS, DeltaSpec, add_delta, deltas_of
 
-PARTIAL_LAYERS = 2
-"""Encoder blocks, from the top, that `partial` trains."""
+DELTA = "default"
+"""Name of the delta that a strategy trains."""
 
-# name of the parameter, its layers_from_top distance -> trained?
-_RULES: dict[str, Callable[[str, int], bool]] = {
-    "full": lambda name, distance: True,
-    "feature": lambda name, distance: False,
-    "partial": lambda name, distance: distance <= PARTIAL_LAYERS,
-    "bitfit": lambda name, distance: name.endswith(".bias"),
+# name of the parameter, its distance from the head in layers, options -> trained?
+_Rule = Callable[[str, int, "StrategyOptions"], bool]
+
+
+def _in_delta(name: str, _: int, __: StrategyOptions) -> bool:
+    return f".added.{DELTA}." in name
+
+
+_RULES: dict[str, _Rule] = {
+    "full": lambda name, distance, options: True,
+    "feature": lambda name, distance, options: False,
+    "partial": lambda name, distance, options: distance <= options.partial_layers,
+    "bitfit": lambda name, distance, options: name.endswith(".bias"),
+    **dict.fromkeys(METHODS, _in_delta),
 }
 STRATEGIES: tuple[str, ...] = tuple(_RULES)
 
 
-def apply_strategy(model: nn.Module, strategy: str, layers_from_top: Callable[[str], int]) -> float:
-    """Freeze what the strategy does not train; returns the trained share of all parameters.
+@dataclass(frozen=True, kw_only=True)
+class StrategyOptions:
+    """What is trained, and the shape of what is added. Options of other strategies have no effect."""
 
-    `bitfit` trains biases only (Ben Zaken et al. 2022); `feature` trains the head on a frozen encoder.
+    strategy: str = "full"
+    """full; feature: the head alone; partial: the last blocks; bitfit: biases (Ben Zaken et al. 2022); or, beside the
+    frozen encoder: adapter (Houlsby et al. 2019), lora (Hu et al. 2021), prefix: keys and values in every layer
+    (Li & Liang 2021), prompt: tokens before the input (Lester et al. 2021)."""
+    partial_layers: int = 2
+    """Blocks, from the top, that `partial` trains."""
+    rank: int = 2
+    """Rank of lora's updates."""
+    alpha: float = 4.0
+    """lora's updates are scaled by alpha / rank."""
+    lora_maps: tuple[str, ...] = ()
+    """Linear maps that lora updates, by last name (qkv, out, up, down); all maps of the blocks if empty."""
+    bottleneck: int = 8
+    """Width of adapters inside; there are two in every block."""
+    prompt_length: int = 8
+    """Vectors of a prompt, and of a prefix in every layer."""
+    prompt_start: str = "tokens"
+    """What prompts and prefixes begin as: tokens (random ones of the vocabulary, as the encoder sees them) or random
+    numbers."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("strategy", STRATEGIES), ("prompt_start", STARTS)):
+            if getattr(self, name) not in known:
+                raise MatfmError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        for name in ("partial_layers", "rank", "bottleneck", "prompt_length"):
+            if getattr(self, name) < 1:
+                raise MatfmError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.alpha <= 0:
+            raise MatfmError(f"alpha is {self.alpha}; it must be positive")
+
+    @property
+    def adds_delta(self) -> bool:
+        """Whether the encoder stays as it is, and something is trained beside it."""
+        return self.strategy in METHODS
+
+    def delta_spec(self) -> DeltaSpec:
+        """The shape of the delta of a strategy that adds one."""
+        own: dict[str, dict[str, Any]] = {
+            "lora": {"rank": self.rank, "alpha": self.alpha, "maps": self.lora_maps},
+            "adapter": {"bottleneck": self.bottleneck},
+            "prefix": {"length": self.prompt_length},
+            "prompt": {"length": self.prompt_length},
+        }
+        return DeltaSpec(self.strategy, **own[self.strategy])
+
+
+def apply_strategy(model: Any, options: StrategyOptions, layers_from_top: Callable[[str], int]) -> float:
+    """Add what the strategy adds, and freeze what it does not train; returns the trained share of all parameters.
+
+    Args:
+        model: an encoder with a `property_head`.
+        options: the strategy.
+        layers_from_top: distance of a parameter, by name: 0 for the head, 1 for the last block, and so on.
+
+    Raises:
+        MatfmError: the encoder was trained with a delta of another shape, or has nothing of the kind that is adapted.
     """
-    rule = _RULES[strategy]
+    check_deltas(options, deltas_of(model), "the backbone")
+    if options.adds_delta and DELTA not in deltas_of(model):
+        add_delta(model, DELTA, options.delta_spec(), options.prompt_start)
+    rule = _RULES[options.strategy]
     trained = total = 0
     for name, parameter in model.named_parameters():
         in_head = name.startswith("property_head.")
-        parameter.requires_grad_(in_head or rule(name, layers_from_top(name)))
+        parameter.requires_grad_(in_head or rule(name, layers_from_top(name), options))
         total += parameter.numel()
         trained += parameter.numel() if parameter.requires_grad else 0
     return trained / total
+
+
+def trained_share(model: Any, options: StrategyOptions, layers_from_top: Callable[[str], int]) -> float:
+    """What `apply_strategy` returned of a model that is trained by now, whose delta may be merged. Changes nothing."""
+    return apply_strategy(copy.deepcopy(model), options, layers_from_top)
+
+
+def check_deltas(options: StrategyOptions, known: dict[str, DeltaSpec], where: str) -> None:
+    """A delta can be trained on a plain encoder, or go on where one of its shape ended.
+
+    Raises:
+        MatfmError: `known`, the deltas of `where`, are others.
+    """
+    if options.adds_delta and known and known != {DELTA: options.delta_spec()}:
+        methods = ", ".join(spec.method for spec in known.values())
+        raise MatfmError(
+            f"{where} was trained with another delta ({methods}) than the strategy {options.strategy!r} trains; "
+            "choose its shape, start from a plain backbone, or choose full, feature, partial or bitfit"
+        )

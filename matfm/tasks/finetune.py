@@ -168,7 +168,7 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     refuse_several("matfm finetune")
     started = time.perf_counter()
     device = resolve_device(config.device)
-    check_backbone(config.backbone)
+    check_backbone(config.fit)
     kind = backbone_kind(config.backbone, config.kind)
     config = replace(config, kind=kind, fit=config.fit.for_kind(kind))
     table = read_table(config.table)

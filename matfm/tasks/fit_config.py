@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from matfm.core.loop_config import LoopOptions
 from matfm.core.optim import OptimizerConfig
 from matfm.errors import MatfmError
 from matfm.models.output_laws import PROPERTY_LOSSES, QUANTILES, output_law
 from matfm.models.pooling import POOLINGS
-from matfm.models.strategies import STRATEGIES
+from matfm.models.strategies import StrategyOptions
 
 TASKS = ("regression", "classification")
 HEADS = ("plain", "two-part", "auto")
@@ -20,18 +20,23 @@ TOKENS_OF_FORMULAS, TOKENS_OF_STRINGS = 256, 2048
 POOL_OF_STRINGS = 16
 
 
-def _optimizer() -> OptimizerConfig:
+_LEARNING_RATES = {"bitfit": 2e-3, "adapter": 2e-3, "lora": 2e-3, "prefix": 5e-3, "prompt": 5e-3}
+"""Of strategies that train few numbers, which have further to go; prompts ten times as far as whole encoders."""
+
+
+def optimizer_of(strategy: str) -> OptimizerConfig:
+    """The optimizer that suits a strategy (docs/strategies.md)."""
+    if strategy in _LEARNING_RATES:
+        return OptimizerConfig(learning_rate=_LEARNING_RATES[strategy], weight_decay=0.0, warmup=0.1)
     return OptimizerConfig(learning_rate=5e-4, layer_decay=0.75, warmup=0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig(LoopOptions):
+class FitConfig(StrategyOptions, LoopOptions):
     """How a predictor is trained from a backbone."""
 
     backbone: str = "matbert-small"
     """Bundled name, folder, Hub id, or scratch:SIZE."""
-    strategy: str = "full"
-    """full, feature, partial or bitfit."""
     task: str = "regression"
     """regression or classification."""
     epochs: float = 30.0
@@ -62,11 +67,12 @@ class FitConfig(LoopOptions):
     """Share of a class target spread over all classes (classification)."""
     evaluations: int = 10
     """Evaluations on the validation rows, if there are any; the best weights are kept."""
-    optimizer: OptimizerConfig = field(default_factory=_optimizer)
-    """Optimizer and schedule."""
+    optimizer: OptimizerConfig | None = None
+    """Optimizer and schedule; None is what suits the strategy."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LoopOptions.__post_init__(self)
+        StrategyOptions.__post_init__(self)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise MatfmError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
@@ -89,7 +95,7 @@ class FitConfig(LoopOptions):
                 raise MatfmError(f"{name} is {getattr(self, name)} and task is {self.task}; it is for {other}")
 
     def for_kind(self, kind: str) -> FitConfig:
-        """With the defaults that depend on the kind of input filled in.
+        """With the defaults that depend on the kind of input and on the strategy filled in.
 
         Raises:
             MatfmError: an option that is only for molecules.
@@ -102,11 +108,11 @@ class FitConfig(LoopOptions):
             self,
             tokens_per_batch=self.tokens_per_batch or (TOKENS_OF_STRINGS if strings else TOKENS_OF_FORMULAS),
             length_pool=self.length_pool or (POOL_OF_STRINGS if strings else 1),
+            optimizer=self.optimizer or optimizer_of(self.strategy),
         )
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "strategy": STRATEGIES,
     "task": TASKS,
     "loss": PROPERTY_LOSSES,
     "head": HEADS,

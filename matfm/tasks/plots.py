@@ -128,6 +128,26 @@ def draw_calibration(run: Path, panels: Sequence[CalibrationPanel]) -> None:
     _save(figure, run / "calibration.png")
 
 
+def draw_strategies(run: Path, table: list[dict[str, Any]], dummy: dict[str, float], title: str) -> None:
+    """`comparison.png`: score against trained share of every strategy, on the test rows or, without, the validation's.
+
+    The line is where a strategy has 90 % of full fine-tuning's improvement over the dummy.
+    """
+    part = next((part for part in ("test", "valid") if all(row[part] is not None for row in table)), None)
+    if part is None:
+        return
+    figure, (axes,) = _figure(1, 1.5 * _HEIGHT)
+    axes.scatter([row["trainable_share"] for row in table], [row[part] for row in table], color=_TRAIN, zorder=2)
+    for row in table:
+        at = (row["trainable_share"], row[part])
+        axes.annotate(row["strategy"], at, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    full = next((row[part] for row in table if row["strategy"] == "full"), None)
+    if full is not None:
+        axes.axhline(dummy[part] - 0.9 * (dummy[part] - full), color=_GUIDE, linewidth=1, zorder=0)
+    axes.set(xlabel="trained share of the parameters", ylabel=f"{title} of the {part} rows", xscale="log")
+    _save(figure, run / "comparison.png")
+
+
 def _draw_attention(run: Path, maps: dict[str, list[list[float]]]) -> None:
     figure, axes = _figure(len(maps), _HEIGHT * len(maps))
     for panel, (block, weights) in zip(axes, maps.items(), strict=True):

@@ -14,12 +14,14 @@ from matfm.core.batching import EpochBatches, TokenBatch
 from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.trainer import Evaluation, LoopConfig, StepFunction, StepOutput, fit, remove_checkpoints
 from matfm.errors import MatfmError
+from matfm.models.delta_files import save_delta
+from matfm.models.deltas import delta_specs, merge_delta
 from matfm.models.heads import scale_to_labels
 from matfm.models.inference import predict_statistics
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
 from matfm.models.matbert_config import MatBERTConfig
-from matfm.models.saving import load_model, save_model
-from matfm.models.strategies import apply_strategy
+from matfm.models.saving import load_model, save_model, saved_architecture
+from matfm.models.strategies import DELTA, apply_strategy, check_deltas, trained_share
 from matfm.tasks.encoding import RowEncoder
 from matfm.tasks.enumeration import encode_forms
 from matfm.tasks.examples import Examples
@@ -33,12 +35,19 @@ PREDICTION_SEED = 0
 """Of the written forms that a prediction is the mean over: the same for every table and run."""
 
 
-def check_backbone(name: str) -> None:
-    """Raise MatfmError for a size or weights that there are not, before anything is written."""
+DELTA_FOLDER = "delta"
+"""Of a run that trained a delta: that and the head alone, to go with any copy of the backbone."""
+
+
+def check_backbone(config: FitConfig) -> None:
+    """Raise MatfmError for a size or weights that there are not or do not suit, before anything is written."""
+    name = config.backbone
     if name.startswith(SCRATCH):
         MatBERTConfig.of_size(name.removeprefix(SCRATCH))
-    else:
-        resolve_weights(name)
+        return
+    folder = resolve_weights(name)
+    if config.adds_delta:
+        check_deltas(config, delta_specs(saved_architecture(folder).get("deltas")), name)
 
 
 def train_predictor(
@@ -61,14 +70,15 @@ def train_predictor(
     """
     if resume and (folder / MODEL_FILE).is_file():
         model = load_predictor(folder)
-        return model, {"trainable_share": apply_strategy(model, config.strategy, model.matbert.layers_from_top)}
+        return model, {"trainable_share": trained_share(model, config, model.matbert.layers_from_top)}
     config = config.for_kind(encoder.kind)
     torch.manual_seed(seed)
     model = new_predictor(config, targets, encoder, train)
-    share = apply_strategy(model, config.strategy, model.matbert.layers_from_top)
+    share = apply_strategy(model, config, model.matbert.layers_from_top)
     batches = EpochBatches(train.in_epochs(seed), config.tokens_per_batch, seed, config.length_pool)
     steps = math.ceil(config.epochs * batches.batches_per_epoch / config.accumulate)
     has_valid = valid is not None and not np.isnan(valid.exact_labels()).all()
+    assert config.optimizer is not None
     loop = LoopConfig(
         **config.options(),
         steps=steps,
@@ -89,6 +99,10 @@ def train_predictor(
         resume=resume,
         label=label,
     )
+    if config.adds_delta:
+        save_delta(model, folder / DELTA_FOLDER, DELTA, config.backbone)
+    if config.strategy == "lora":
+        merge_delta(model, DELTA)
     save_model(model, folder, record)
     remove_checkpoints(folder)
     return model, {**result, "trainable_share": share}

@@ -1,0 +1,229 @@
+"""`matfm compare-strategies`: one table and split, every strategy; what each trains, reaches and costs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from matfm.core.config import to_mapping
+from matfm.core.files import write_json, write_text
+from matfm.core.process import refuse_several
+from matfm.core.run_directory import RunDirectory
+from matfm.errors import MatfmError, RunError
+from matfm.models.strategies import STRATEGIES
+from matfm.tasks import cards, finetune, plots
+from matfm.tasks.fit_config import optimizer_of
+from matfm.tasks.predictor import check_backbone
+from matfm.tasks.tables import read_table
+
+MEASURED = "measured.json"
+"""In the folder of each strategy: its row of the comparison, which says that it is done."""
+_MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class CompareStrategiesConfig:
+    """`matfm compare-strategies`."""
+
+    finetune: finetune.FinetuneConfig
+    """Table, split and training, for all strategies alike; its strategy is not used, and where it has no optimizer of
+    its own each strategy gets the one that suits it."""
+    strategies: tuple[str, ...] = STRATEGIES
+    """Which ones, in this order."""
+
+    def __post_init__(self) -> None:
+        for name in self.strategies:
+            if name not in STRATEGIES:
+                raise MatfmError(f"--strategies names {name!r}; choose from {', '.join(STRATEGIES)}")
+        if not self.strategies or len(set(self.strategies)) < len(self.strategies):
+            raise MatfmError(f"--strategies is {','.join(self.strategies)!r}; name each strategy once")
+        if len(self.finetune.targets) != 1:
+            raise MatfmError("compare-strategies takes one target column; compare once for each")
+
+    def of(self, strategy: str) -> finetune.FinetuneConfig:
+        """The fine-tuning with a strategy."""
+        return replace(self.finetune, fit=replace(self.finetune.fit, strategy=strategy))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row of the comparison. Scores are errors (mae) or, of classes, balanced accuracies."""
+
+    strategy: str
+    trainable_share: float
+    """Trained numbers, those of the head included, as a share of all."""
+    learning_rate: float
+    valid: float | None
+    """Score of the validation rows, None where there are none."""
+    test: float | None
+    seconds: float
+    """Of the whole run, evaluations and pictures included."""
+    peak_mb: float
+    """Most memory of its process (on CUDA: of the tensors), in MiB."""
+    start_mb: float
+    """Of that, taken before the table was read."""
+
+
+def run(config: CompareStrategiesConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Fine-tune with every strategy, each in a process of its own, and write the comparison; returns the summary.
+
+    Raises:
+        MatfmError: what `matfm finetune` would refuse, before anything is written.
+        RunError: a strategy failed; those that are done are kept for `resume`.
+    """
+    refuse_several("matfm compare-strategies")
+    for strategy in config.strategies:
+        check_backbone(config.of(strategy).fit)
+    labelled = finetune.load_rows(config.finetune, read_table(config.finetune.table))
+    directory = RunDirectory.open(out, to_mapping(config), resume)
+    if (finished := directory.finished_summary()) is not None:
+        return finished
+    rows = [_measured(config.of(strategy), out / strategy) for strategy in config.strategies]
+    dummy = _dummy(labelled)
+    table = [{**asdict(row), **_gains(row, rows, dummy)} for row in rows]
+    known = labelled.targets.properties[0]
+    metric = "balanced accuracy" if labelled.targets.classes else f"mae ({known.unit})" if known.unit else "mae"
+    _write_table(out, table)
+    title = f"{known.name}, {metric}"
+    write_text(out / "comparison.md", _markdown(config, table, dummy, title))
+    plots.draw_strategies(out, table, dummy, title)
+    summary = {
+        "task": "compare-strategies",
+        "target": known.name,
+        "metric": metric,
+        "dummy": dummy,
+        "strategies": table,
+        "backbone": config.finetune.backbone,
+        "split": config.finetune.split,
+        "seed": config.finetune.seed,
+        "versions": cards.versions(),
+    }
+    directory.finish(summary)
+    return directory.summary()
+
+
+def _measured(config: finetune.FinetuneConfig, folder: Path) -> Measured:
+    """The row of a strategy: read where it is done, else trained in a fresh process, whose memory is its own."""
+    done = folder / MEASURED
+    if not done.is_file():
+        # Spawned, not forked: a fork would count this process's memory, and torch's threads do not survive it.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            try:
+                row = pool.submit(_train, config, folder).result()
+            except BrokenProcessPool as error:
+                raise RunError(
+                    f"the process of strategy {config.strategy!r} was ended (out of memory?); go on with --resume"
+                ) from error
+        write_json(done, asdict(row))
+    return Measured(**json.loads(done.read_text("utf-8")))
+
+
+def _train(config: finetune.FinetuneConfig, folder: Path) -> Measured:
+    start = _peak_memory(config.device)
+    summary = finetune.run(config, folder, resume=(folder / "config.json").is_file())
+    name, metric = config.targets[0], "mae" if config.task == "regression" else "balanced_accuracy"
+    scores = {part: summary["metrics"].get(part, {}).get(name, {}).get(metric) for part in ("valid", "test")}
+    return Measured(
+        config.strategy,
+        summary["trainable_share"],
+        (config.fit.optimizer or optimizer_of(config.strategy)).learning_rate,
+        scores["valid"],
+        scores["test"],
+        summary["seconds"],
+        round(_peak_memory(config.device), 1),
+        round(start, 1),
+    )
+
+
+def _peak_memory(device: str) -> float:
+    """Most memory that this process took so far, MiB; on CUDA, its tensors."""
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / _MEGABYTE
+    import resource
+
+    # Kilobytes, but bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MEGABYTE
+
+
+def _dummy(labelled: finetune.LabelledRows) -> dict[str, float]:
+    """Score by part of a predictor that knows no inputs: the training rows' mean, or for classes always one of them."""
+    labels = labelled.examples.exact_labels()[:, 0].astype(np.float64)
+    mean = np.nanmean(labels[labelled.parts == "train"])
+    scores = {}
+    for part in ("valid", "test"):
+        true = labels[labelled.parts == part]
+        true = true[~np.isnan(true)]
+        if len(true):
+            classes = labelled.targets.classes
+            scores[part] = 1 / len(np.unique(true)) if classes else float(np.abs(true - mean).mean())
+    return scores
+
+
+def _gains(row: Measured, rows: list[Measured], dummy: dict[str, float]) -> dict[str, float | None]:
+    """Improvement over the dummy as a share of full fine-tuning's, by part; None without full or the part."""
+    full = next((other for other in rows if other.strategy == "full"), None)
+    gains: dict[str, float | None] = {}
+    for part in ("valid", "test"):
+        score, best = getattr(row, part), None if full is None else getattr(full, part)
+        known = None not in (score, best) and dummy[part] != best
+        gains[f"{part}_share_of_full"] = (dummy[part] - score) / (dummy[part] - best) if known else None
+    return gains
+
+
+def _write_table(out: Path, table: list[dict[str, Any]]) -> None:
+    """`comparison.csv`; empty cells where there is nothing."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    write_text(out / "comparison.csv", text.getvalue())
+
+
+def _markdown(config: CompareStrategiesConfig, table: list[dict[str, Any]], dummy: dict[str, float], title: str) -> str:
+    tuning = config.finetune
+    lines = [
+        f"# Strategies: {title}",
+        "",
+        (
+            f"`{tuning.table}`, split `{tuning.split}`, backbone `{tuning.backbone}`, {tuning.fit.epochs:g} epochs, "
+            f"seed {tuning.seed}. Made by `{cards.command_line()}`."
+        ),
+        "",
+        (
+            "| strategy | trained share | learning rate | validation | test | gain, share of full's (validation) "
+            "| gain, share of full's (test) | seconds | memory at most (MiB) |"
+        ),
+        "|---|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {row['strategy']} | {row['trainable_share']:.2%} | {row['learning_rate']:g} "
+            f"| {_cell(row['valid'], '.4f')} | {_cell(row['test'], '.4f')} "
+            f"| {_cell(row['valid_share_of_full'], '.1%')} | {_cell(row['test_share_of_full'], '.1%')} "
+            f"| {row['seconds']:.0f} | {row['peak_mb']:.0f} ({row['peak_mb'] - row['start_mb']:.0f} in the run) |"
+            for row in table
+        ),
+        f"| dummy | | | {_cell(dummy.get('valid'), '.4f')} | {_cell(dummy.get('test'), '.4f')} | 0.0% | 0.0% | | |",
+        "",
+        (
+            "The trained share counts the head, which every strategy trains. The gain is the improvement over the "
+            "dummy (the mean of the training rows, or always one class). Choose by the validation rows; the test rows "
+            "say what the choice is worth."
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
