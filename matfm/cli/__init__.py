@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from matfm.cli import data
+from matfm.cli.generate import generate
 from matfm.cli.options import (
     Cache,
     Device,
@@ -36,6 +37,7 @@ app = typer.Typer(
     add_completion=True,
 )
 app.add_typer(data.app, name="data")
+app.command()(generate)
 
 
 @app.callback()
