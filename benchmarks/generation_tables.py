@@ -1,4 +1,4 @@
-"""Records of several seeds, their mean, and a table beside the published numbers: what the generators' scripts share."""
+"""Records of several seeds, their mean, and a table beside the published numbers, for the scripts of generators."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ NAMES = {
     "IntDiv": "internal_diversity", "IntDiv2": "internal_diversity_2", "Filters": "filters", "Novelty": "novelty",
     "logP": "wasserstein_logp", "SA": "wasserstein_sa", "QED": "wasserstein_qed", "weight": "wasserstein_weight",
 }  # fmt: skip
-SHOWN = "valid unique@10k fcd_test fcd_test_scaffolds snn_test scaffold_similarity_test internal_diversity filters novelty"
+SHOWN = (
+    "valid unique@10k fcd_test fcd_test_scaffolds snn_test scaffold_similarity_test internal_diversity filters novelty"
+)
 
 
 class Suite:

@@ -1,4 +1,4 @@
-"""Samples per second against Hugging Face's `generate`: same weights, same batch, same limit, turn by turn in one process.
+"""Samples per second against Hugging Face's `generate`, with the same weights, batch and limit, taking turns.
 
 Both draw at temperature 1 from the whole vocabulary until the end token or the limit. The sampler keeps its batch full;
 `generate` runs batch after batch, each until its longest sequence has ended. Samples have the lengths of the weights'
@@ -99,8 +99,9 @@ def main() -> None:
             ratio = round(rates["matfm"] / rates[name], 2)
             ours_first = {**common, "model": "matfm", "metric": f"ratio:{name}", "unit": "1", "value": ratio}
             append(arguments.results, record(device.type, 0, **ours_first, batch=arguments.batch))
+        ratio = rates["matfm"] / rates[name]
         length = tokens / samples
-        print(f"{name:30} {rates[name]:9.1f} samples/s  {length:6.1f} tokens each  matfm is {rates['matfm'] / rates[name]:.2f} times as fast")
+        print(f"{name:30} {rates[name]:9.1f} samples/s of {length:.1f} tokens, matfm is {ratio:.2f} times as fast")
 
 
 if __name__ == "__main__":

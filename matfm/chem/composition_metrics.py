@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def composition_profile(formulas: Iterable[str | Formula]) -> CompositionProfile
     return profile
 
 
-def jensen_shannon(left: Mapping[object, int], right: Mapping[object, int]) -> float:
+def jensen_shannon(left: Mapping[Any, int], right: Mapping[Any, int]) -> float:
     """Jensen–Shannon distance of two distributions by counts: 0 (equal) to 1 (nothing in common).
 
     The square root of the divergence in bits (Endres and Schindelin, IEEE Trans. Inf. Theory 49, 1858 (2003)).

@@ -7,7 +7,7 @@ stand-in of this file that only keeps its arguments, and any other name is an er
 from __future__ import annotations
 
 import io
-import pickle  # noqa: S403 (names are looked up in `_STAND_INS` alone)
+import pickle
 from collections import Counter
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""ChemNet, whose activations the Fréchet ChemNet distance compares (Preuer et al., J. Chem. Inf. Model. 58, 1736 (2018)).
+"""ChemNet, whose activations the Fréchet ChemNet distance (FCD) compares.
+
+Preuer et al., J. Chem. Inf. Model. 58, 1736 (2018).
 
 The weights are not ours and are not shipped: they come from the package `fcd`, whose file holds each tensor as plain
 float32 numbers, so that nothing has to be unpickled.
@@ -67,7 +69,7 @@ class ChemNet(nn.Module):
         tensors = {}
         for (name, shape), content in zip(_SHAPES.items(), stored, strict=True):
             values = np.frombuffer(content, "<f4").reshape(shape).T
-            tensors[name] = torch.from_numpy(np.ascontiguousarray(values))
+            tensors[name] = torch.from_numpy(values.copy(order="C"))
         model.load_state_dict(tensors)
         return model.eval()
 

@@ -6,7 +6,7 @@ step. Here a row that ends makes room for the next sample in the same step, and 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,11 +154,11 @@ class _Batch:
                 logits_MV = logits_BV if len(rows) == len(logits_BV) else logits_BV[torch.from_numpy(rows)]
         return done
 
-    def _begin(self, rows: np.ndarray, waiting: object, sampler: Sampler) -> np.ndarray:
+    def _begin(self, rows: np.ndarray, waiting: Iterator[int], sampler: Sampler) -> np.ndarray:
         """Give rows the next samples; returns those that got one."""
         begun = []
         for row in rows.tolist():
-            index = next(waiting, -1)  # type: ignore[call-overload]
+            index = next(waiting, -1)
             self._index_B[row] = index
             if index >= 0:
                 self._length_B[row], self._log_B[row] = 0, 0.0

@@ -7,7 +7,6 @@ both are fetched through pip and verified, neither is imported or unpickled (`co
 from __future__ import annotations
 
 import csv
-
 import io
 import zipfile
 from collections import Counter
@@ -207,4 +206,3 @@ __all__ = [
     "moses_metrics",
     "reference_of",
 ]
-

@@ -54,7 +54,11 @@ class Harmful:
 
 def test_nothing_of_a_harmful_file_is_run(tmp_path):
     mark = tmp_path / "mark"
-    for call in (Harmful(os.mkdir, str(mark)), Harmful(eval, f"open({str(mark)!r}, 'w')"), Harmful(os.system, f"touch {mark}")):
+    for call in (
+        Harmful(os.mkdir, str(mark)),
+        Harmful(eval, f"open({str(mark)!r}, 'w')"),
+        Harmful(os.system, f"touch {mark}"),
+    ):
         for protocol in (0, 2, 5):
             with pytest.raises(RunError, match="nothing of it was run"):
                 read_plain_pickle(pickle.dumps({"values": call}, protocol), "file")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from rdkit import Chem
 from typer.testing import CliRunner
 
 from matfm import (
@@ -17,6 +18,7 @@ from matfm import (
     SelfiesTokenizer,
     SmilesTokenizer,
     parse_formula,
+    smiles_to_selfies,
 )
 from matfm.chem.composition_validity import charge_neutral
 from matfm.cli import app
@@ -31,15 +33,30 @@ TOKENIZERS = {
     "selfies": SelfiesTokenizer,
 }
 
+SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN", "C#N", "CC(C)C", "OCC=C", "FC(F)F"]
+TEXTS = {
+    "composition": ["Li2O", "Fe2O3", "LiFePO4", "NaCl", "BaTiO3", "FeNi3", "GaAs", "Cu"],
+    "smiles": SMILES,
+    "selfies": [smiles_to_selfies(text) for text in SMILES],
+}
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Folders of random generators by kind. Their logits are flat, so everything happens."""
+    """Folders of generators by kind, which know eight texts by heart."""
     folders = {}
     for kind, make in TOKENIZERS.items():
         tokenizer, folder = make(), tmp_path_factory.mktemp(kind)
         torch.manual_seed(0)
-        MatGPTForCausalLM(MatGPTConfig.of_size("tiny", vocab_size=len(tokenizer))).save_pretrained(folder)
+        model = MatGPTForCausalLM(MatGPTConfig.of_size("tiny", vocab_size=len(tokenizer)))
+        batch = tokenizer(TEXTS[kind], padding=True, return_tensors="pt")
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        for _ in range(25):
+            optimizer.zero_grad()
+            model(batch["input_ids"], batch["attention_mask"], labels).loss.backward()
+            optimizer.step()
+        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         folders[kind] = str(folder)
     return folders
@@ -53,7 +70,7 @@ def generated(models, tmp_path, kind="composition", resume=False, **options):
 
 
 def test_every_sample_is_a_row_with_its_reason(models, tmp_path):
-    columns, summary = generated(models, tmp_path, n=60)
+    columns, summary = generated(models, tmp_path, n=60, temperature=3.0)
     assert list(columns) == [
         "sample", "formula", "canonical", "valid", "charge_neutral", "electronegativity_balanced", "unique",
         "log_probability", "error",
@@ -105,7 +122,7 @@ def test_only_what_is_asked_for_is_kept_and_the_rest_is_counted(models, tmp_path
     known.write_text("formula\nLi2O\nFe\nnonsense?\nFe2O3\n")
     columns, summary = generated(
         models, tmp_path, n=8, elements=("Li", "Fe", "O"), max_atoms=4, novel_to=str(known),
-        only=("valid", "unique", "novel"),
+        only=("valid", "unique", "novel"), temperature=5.0,
     )  # fmt: skip
     assert len(set(columns["canonical"])) == len(columns["canonical"]) == summary["rows_written"] == 8
     assert not {"Li2O", "Fe", "Fe2O3"} & set(columns["canonical"])
@@ -127,10 +144,9 @@ def test_selfies_are_valid_and_substructures_are_found(models, tmp_path):
     ):
         assert (valid == "True") == (error == "") == (smiles != "") == (found != "")
         if found:
-            assert (found == "True") == ("N" in smiles.replace("Na", "").replace("Ni", "") or "n" in smiles.replace("Zn", "").replace("Mn", "").replace("In", "").replace("Sn", ""))
-    assert set(summary["invalid_by_reason"]) <= {
-        "longer than the limit of tokens", "empty", "the SMILES is empty", "this SELFIES holds no atom",
-    } or summary["valid"] > 0.2  # fmt: skip
+            assert (found == "True") == any(atom.GetSymbol() == "N" for atom in Chem.MolFromSmiles(smiles).GetAtoms())
+    assert summary["valid"] > 0.2
+    assert {"True", "False"} <= set(columns["substructure"])
 
 
 def test_an_interrupted_run_goes_on_to_the_same_table(models, tmp_path, monkeypatch):
@@ -185,14 +201,18 @@ def test_the_command_prints_its_summary_and_writes_parquet(models, tmp_path):
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout.splitlines()[-1])
     assert summary["rows_written"] == 7
-    assert set().union(*(parse_formula(text).amounts for text in read_table(str(out)).columns["formula"])) <= {"Li", "Fe", "O"}
+    assert set().union(*(parse_formula(text).amounts for text in read_table(str(out)).columns["formula"])) <= {
+        "Li",
+        "Fe",
+        "O",
+    }
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("smiles", {"charge_neutral": True}, "charge_neutral is for compositions"),
-        ("smiles", {"only": ("neutral",)}, "neutral is for compositions"),
+        ("smiles", {"charge_neutral": True}, "--charge-neutral is for compositions"),
+        ("smiles", {"only": ("neutral",)}, "--only neutral is for compositions"),
         ("composition", {"substructure": "C"}, "--substructure is for molecules"),
         ("smiles", {"substructure": "C(("}, "is not a SMARTS pattern"),
         ("composition", {"elements": ("Xx",)}, "'Xx' is no element"),

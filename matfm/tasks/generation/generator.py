@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from matfm.chem.composition_constraint import MOST_ELEMENTS, CompositionConstraint, CompositionRules
 from matfm.chem.composition_completions import MOST_ATOMS
+from matfm.chem.composition_constraint import MOST_ELEMENTS, CompositionConstraint, CompositionRules
 from matfm.chem.composition_schemes import CLS, SEP
 from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.chem.molecule_constraints import molecule_constraints
@@ -96,8 +96,8 @@ class Generator:
             asked = any(getattr(config, name) for name in (*for_compositions, "elements", "max_atoms"))
             whole = self._composition_constraint(config, longest) if asked else None
         else:
-            wrong = [name for name in for_compositions if getattr(config, name)]
-            wrong += [name for name in ("neutral", "balanced") if name in config.only]
+            wrong = [f"--{name.replace('_', '-')}" for name in for_compositions if getattr(config, name)]
+            wrong += [f"--only {name}" for name in ("neutral", "balanced") if name in config.only]
             if wrong:
                 raise MatfmError(f"{wrong[0]} is for compositions, but the model writes {self.kind}")
             parts = molecule_constraints(

@@ -72,7 +72,8 @@ class Judge:
         return Judged(Verdict(canonical, found.charge_neutral, found.electronegativity_balanced))
 
     def _molecule(self, text: str) -> Judged:
-        parsed = parse_smiles(selfies_to_smiles(text) if self._kind == "selfies" else text)
+        smiles = selfies_to_smiles(text) if self._kind == "selfies" else text
+        parsed = parse_smiles(smiles, strip_atom_maps=True)
         pattern = self._pattern
         found = None if pattern is None else bool(parsed.molecule.HasSubstructMatch(pattern))
         return Judged(Verdict(parsed.canonical), substructure=found)
