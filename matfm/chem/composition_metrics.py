@@ -37,7 +37,7 @@ def composition_profile(formulas: Iterable[str | Formula]) -> CompositionProfile
     profile = CompositionProfile(Counter(), Counter(), Counter(), Counter())
     for formula in formulas:
         amounts = whole_amounts(read_formula(formula) if isinstance(formula, str) else formula)
-        profile.elements.update(amounts)
+        profile.elements.update(list(amounts))  # a mapping would add its values
         profile.sizes[len(amounts)] += 1
         profile.stoichiometries["-".join(map(str, sorted(amounts.values())))] += 1
         profile.atoms[sum(amounts.values())] += 1
