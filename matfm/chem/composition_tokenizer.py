@@ -66,6 +66,16 @@ class CompositionTokenizer(PreTrainedTokenizer):
         """Number of tokens, special ones included."""
         return len(self._vocabulary)
 
+    @property
+    def scheme_name(self) -> str:
+        """fraction, repeat or count."""
+        return self._scheme.name
+
+    @property
+    def order(self) -> str:
+        """Order of the elements."""
+        return self._order
+
     def get_vocab(self) -> dict[str, int]:
         """Token to id."""
         return {**self._vocabulary, **self.added_tokens_encoder}

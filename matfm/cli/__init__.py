@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from matfm.cli import data, strategies
+from matfm.cli.generate import generate
 from matfm.cli.options import (
     Cache,
     Device,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.command("compare-strategies")(strategies.compare)
+app.command()(generate)
 
 
 @app.callback()

@@ -1,0 +1,67 @@
+"""Records of several seeds, their mean, and a table beside the published numbers, for the scripts of generators."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import append, load, record
+
+
+def done(results: Path, model: str, split: Any, n: int) -> bool:
+    """Whether records of a model and seed (or the mean) over that many samples are there."""
+    return any((e["model"], e["split"], e["n"]) == (model, split, n) for e in load(results))
+
+
+def add(results: Path, metrics: dict[str, float], device: str, seed: int, **common: Any) -> None:
+    """One record a metric."""
+    units = {"wasserstein_weight": "Da"}
+    append(
+        results,
+        *(
+            record(device, seed, **common, metric=name, unit=units.get(name, "1"), value=value)
+            for name, value in metrics.items()
+        ),
+    )
+
+
+def add_mean(results: Path, model: str, seeds: list[int], n: int, device: str, **common: Any) -> None:
+    """Mean and standard deviation (ddof = 0) over the seeds, once all are there."""
+    if len(seeds) < 2 or done(results, model, "mean", n) or not all(done(results, model, s, n) for s in seeds):
+        return
+    entries = [e for e in load(results) if e["model"] == model and e["split"] in seeds and e["n"] == n]
+    for metric in dict.fromkeys(entry["metric"] for entry in entries):
+        chosen = [entry for entry in entries if entry["metric"] == metric]
+        values = np.array([entry["value"] for entry in chosen])
+        append(
+            results,
+            record(
+                device, seeds[0], **common, split="mean", model=model, metric=metric, unit=chosen[0]["unit"],
+                value=float(values.mean()), std=float(values.std()), n=n,
+                seconds=round(sum(entry["seconds"] for entry in chosen), 1),
+            ),
+        )  # fmt: skip
+
+
+def table(results: Path, published: Path, metrics: list[str], models: list[str], n: int) -> str:
+    """Markdown: published rows, then ours (the mean where there is one, else the first seed)."""
+    lines = [f"| model | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
+    with published.open(encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
+    for model in dict.fromkeys(row["model"] for row in rows):
+        known = {row["metric"]: row["mean"] for row in rows if row["model"] == model}
+        lines.append(f"| {model} | {' | '.join(known.get(metric, '') for metric in metrics)} |")
+    for model in models:
+        entries = [e for e in load(results) if e["model"] == model and e["n"] == n]
+        of = {e["metric"]: e for e in sorted(entries, key=lambda e: (e["split"] == "mean", -e["seed"]))}
+        cells = [_cell(of[metric]) if metric in of else "" for metric in metrics]
+        lines.append(f"| **{model}** (n = {n:,}) | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(entry: dict[str, Any]) -> str:
+    value = f"{entry['value']:.4f}"
+    return f"{value} ± {entry['std']:.4f}" if "std" in entry else value

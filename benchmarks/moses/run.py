@@ -1,0 +1,131 @@
+"""MOSES: samples of a generator of molecules against the benchmark's reference statistics, beside published models.
+
+Resumable: samples and records that are there are not made again.
+`python benchmarks/moses/run.py --model molgpt-small` · `python benchmarks/moses/run.py --training-set 3000` checks the
+metrics themselves: molecules of the training set against the published row of the training set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.generation_tables import add, add_mean, done, table
+from matfm.models.chemnet import ChemNet
+from matfm.tasks import generate
+from matfm.tasks.devices import resolve_device
+from matfm.tasks.moses import PARTS, MosesFiles, Reference, moses_metrics
+from matfm.tasks.tables import read_table
+
+HERE = Path(__file__).parent
+RESULTS, PUBLISHED = HERE / "results" / "moses.jsonl", HERE / "published.csv"
+NAMES = {
+    "valid": "valid", "unique@1000": "unique@1k", "unique@10000": "unique@10k", "FCD/Test": "fcd_test",
+    "FCD/TestSF": "fcd_test_scaffolds", "SNN/Test": "snn_test", "SNN/TestSF": "snn_test_scaffolds",
+    "Frag/Test": "fragment_similarity_test", "Frag/TestSF": "fragment_similarity_test_scaffolds",
+    "Scaf/Test": "scaffold_similarity_test", "Scaf/TestSF": "scaffold_similarity_test_scaffolds",
+    "IntDiv": "internal_diversity", "IntDiv2": "internal_diversity_2", "Filters": "filters", "Novelty": "novelty",
+    "logP": "wasserstein_logp", "SA": "wasserstein_sa", "QED": "wasserstein_qed", "weight": "wasserstein_weight",
+}  # fmt: skip
+SHOWN = (
+    "valid unique@10k fcd_test fcd_test_scaffolds snn_test scaffold_similarity_test internal_diversity filters novelty"
+)
+
+
+class Suite:
+    """The metrics with everything they need, loaded once."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.files = MosesFiles.fetch(Path(arguments.cache) if arguments.cache else None, arguments.offline)
+        self.device = resolve_device(arguments.device)
+        self.filters = self.files.filters()
+
+    @cached_property
+    def chemnet(self) -> ChemNet:
+        return ChemNet.from_wheel(self.files.fcd)
+
+    @cached_property
+    def references(self) -> dict[str, Reference]:
+        return {name: self.files.bundled(part) for part, name in PARTS.items()}
+
+    @cached_property
+    def train(self) -> list[str]:
+        return self.files.smiles("train")
+
+    @cached_property
+    def known(self) -> set[str]:
+        return set(self.train)
+
+    def __call__(self, smiles: list[str]) -> dict[str, float]:
+        found = moses_metrics(smiles, self.references, self.known, self.filters, self.chemnet, self.device)
+        return {NAMES[name]: value for name, value in found.items()}
+
+
+def samples(arguments: argparse.Namespace, seed: int) -> list[str]:
+    """Generated SMILES; empty where a SELFIES is not valid."""
+    out = Path(arguments.work) / f"{Path(arguments.model).name}-T{arguments.temperature}-{arguments.n}-{seed}.parquet"
+    if not out.is_file():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        config = generate.GenerateConfig(
+            arguments.model, arguments.n, str(out), seed=seed, temperature=arguments.temperature,
+            batch_size=arguments.batch_size, device=arguments.device,
+        )  # fmt: skip
+        generate.run(config, resume=Path(f"{out}.parts").exists())
+    columns = read_table(str(out)).columns
+    written = columns.get("smiles", columns["canonical"])
+    # A sample that was cut off before its end is not valid, whatever its beginning is.
+    return [text if valid == "true" else "" for text, valid in zip(written, columns["valid"], strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="bundled name or folder of a generator of molecules")
+    parser.add_argument("--training-set", type=int, default=0, help="molecules of the training set to measure instead")
+    parser.add_argument("--n", type=int, default=30_000)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--cache", help="folder of fetched files")
+    parser.add_argument("--offline", action="store_true")
+    parser.add_argument("--work", default="runs/moses", help="tables of samples")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    if not arguments.model and not arguments.training_set:
+        parser.error("give --model, or --training-set")
+
+    suite = Suite(arguments)
+    temperature = "" if arguments.temperature == 1 else f" T = {arguments.temperature}"
+    n = arguments.training_set or arguments.n
+    model = "training set (sample)" if arguments.training_set else f"{Path(arguments.model).name}{temperature}"
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    common = {"benchmark": "moses", "task": "distribution_learning"}
+    for seed in seeds:
+        if done(arguments.results, model, seed, n):
+            continue
+        started = time.perf_counter()
+        if arguments.training_set:
+            chosen = np.random.default_rng(seed).choice(len(suite.train), n, replace=False)
+            smiles = [suite.train[row] for row in chosen.tolist()]
+        else:
+            smiles = samples(arguments, seed)
+        metrics = suite(smiles)
+        if arguments.training_set:
+            del metrics["novelty"]
+        seconds = round(time.perf_counter() - started, 1)
+        add(
+            arguments.results, metrics, suite.device.type, seed, **common, split=seed, model=model, n=n, seconds=seconds
+        )
+    add_mean(arguments.results, model, seeds, n, suite.device.type, **common)
+    print(table(arguments.results, PUBLISHED, SHOWN.split(), [model], n))
+
+
+if __name__ == "__main__":
+    main()
