@@ -92,10 +92,11 @@ def cosine_similarity(reference: Mapping[str, int], generated: Mapping[str, int]
 
 def property_functions() -> dict[str, Callable[[Any], float]]:
     """Properties whose distributions are compared: logP, SA, QED, weight."""
-    from rdkit.Chem import Crippen, Descriptors
-    from rdkit.Chem.QED import qed
+    from rdkit.Chem import Descriptors
 
-    return {"logP": Crippen.MolLogP, "SA": synthetic_accessibility, "QED": qed, "weight": Descriptors.MolWt}
+    known = dict(Descriptors.descList)
+
+    return {"logP": known["MolLogP"], "SA": synthetic_accessibility, "QED": known["qed"], "weight": known["MolWt"]}
 
 
 def wasserstein(left_R: np.ndarray, right_G: np.ndarray) -> float:

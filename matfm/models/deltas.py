@@ -18,7 +18,7 @@ from matfm.core.attention_context import AttentionContext
 from matfm.core.config import from_mapping
 from matfm.core.layout import PackedLayout
 from matfm.core.prompts import AdaptedStack, Prefix, Prompt
-from matfm.core.transformer import TransformerStack
+from matfm.core.transformer import PreNormBlock, TransformerStack
 from matfm.errors import MatfmError
 
 # P learned vectors, L layers, D width
@@ -108,7 +108,7 @@ def use_delta(model: Any, name: str | None) -> None:
     if name is not None and name not in known:
         raise MatfmError(f"this model has no delta {name!r}; it has {', '.join(known) or 'none'}")
     for part in _adapted(encoder):
-        part.active = name if name in part.added else None
+        part.active = name if name is not None and name in part.added else None
     encoder.config.active_delta = name
 
 
@@ -257,5 +257,6 @@ def _start_from_tokens(encoder: Any, stack: TransformerStack, prefix: Prefix) ->
     context = AttentionContext.packed(PackedLayout(((count, 1),)), tokens_PD, rotary=encoder.rotary)
     states = stack(tokens_PD, context)
     for layer, block in enumerate(stack.blocks):
+        assert isinstance(block, PreNormBlock)
         query_key_value = block.attention.qkv(block.attention_norm(states[layer]))
         prefix.keys[layer], prefix.values[layer] = query_key_value.chunk(3, dim=-1)[1:]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from matfm.core.adapters import AdaptedLinear, LowRank
 from matfm.core.files import atomic_path, readable_os_errors, write_json
@@ -93,7 +94,7 @@ def load_peft_lora(model: Any, folder: str | Path, name: str) -> None:
             matrix.copy_(given[key])
 
 
-def _matrices(part: AdaptedLinear, name: str) -> dict[str, torch.nn.Parameter]:
+def _matrices(part: AdaptedLinear, name: str) -> dict[str, Tensor]:
     update = part.added[name]
     assert isinstance(update, LowRank)
     return {"A": update.A, "B": update.B}

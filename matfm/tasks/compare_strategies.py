@@ -23,6 +23,7 @@ from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError, RunError
 from matfm.models.strategies import STRATEGIES
 from matfm.tasks import cards, finetune, plots
+from matfm.tasks.finetune import FinetuneConfig
 from matfm.tasks.fit_config import optimizer_of
 from matfm.tasks.predictor import check_backbone
 from matfm.tasks.tables import read_table
@@ -36,7 +37,7 @@ _MEGABYTE = 2**20
 class CompareStrategiesConfig:
     """`matfm compare-strategies`."""
 
-    finetune: finetune.FinetuneConfig
+    finetune: FinetuneConfig
     """Table, split and training, for all strategies alike; its strategy is not used, and where it has no optimizer of
     its own each strategy gets the one that suits it."""
     strategies: tuple[str, ...] = STRATEGIES
@@ -51,7 +52,7 @@ class CompareStrategiesConfig:
         if len(self.finetune.targets) != 1:
             raise MatfmError("compare-strategies takes one target column; compare once for each")
 
-    def of(self, strategy: str) -> finetune.FinetuneConfig:
+    def of(self, strategy: str) -> FinetuneConfig:
         """The fine-tuning with a strategy."""
         return replace(self.finetune, fit=replace(self.finetune.fit, strategy=strategy))
 
@@ -113,7 +114,7 @@ def run(config: CompareStrategiesConfig, out: Path, resume: bool = False) -> dic
     return directory.summary()
 
 
-def _measured(config: finetune.FinetuneConfig, folder: Path) -> Measured:
+def _measured(config: FinetuneConfig, folder: Path) -> Measured:
     """The row of a strategy: read where it is done, else trained in a fresh process, whose memory is its own."""
     done = folder / MEASURED
     if not done.is_file():
@@ -129,7 +130,7 @@ def _measured(config: finetune.FinetuneConfig, folder: Path) -> Measured:
     return Measured(**json.loads(done.read_text("utf-8")))
 
 
-def _train(config: finetune.FinetuneConfig, folder: Path) -> Measured:
+def _train(config: FinetuneConfig, folder: Path) -> Measured:
     start = _peak_memory(config.device)
     summary = finetune.run(config, folder, resume=(folder / "config.json").is_file())
     name, metric = config.targets[0], "mae" if config.task == "regression" else "balanced_accuracy"
@@ -177,8 +178,10 @@ def _gains(row: Measured, rows: list[Measured], dummy: dict[str, float]) -> dict
     gains: dict[str, float | None] = {}
     for part in ("valid", "test"):
         score, best = getattr(row, part), None if full is None else getattr(full, part)
-        known = None not in (score, best) and dummy[part] != best
-        gains[f"{part}_share_of_full"] = (dummy[part] - score) / (dummy[part] - best) if known else None
+        if score is None or best is None or dummy[part] == best:
+            gains[f"{part}_share_of_full"] = None
+        else:
+            gains[f"{part}_share_of_full"] = (dummy[part] - score) / (dummy[part] - best)
     return gains
 
 
