@@ -168,7 +168,9 @@ def tables(tmp_path, small_table):
     }
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("[!l]*.toml")))  # the large ones: test_example_configs
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in CONFIGS.glob("[!l]*.toml"))
+)  # the large ones: test_example_configs
 def test_the_examples_run(name, tables, tmp_path):
     values = apply_overrides(load_toml(str(CONFIGS / f"{name}.toml")), [*QUICK, *tables[name]])
     summary = run(from_mapping(PretrainConfig, values, name), tmp_path / "run")
