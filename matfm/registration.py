@@ -33,7 +33,7 @@ def _configurations() -> tuple[Any, ...]:
 def _register_configurations() -> None:
     from transformers import AutoConfig
 
-    from matfm.models.huggingface_backbone import HuggingFaceConfig
+    from matfm.models.huggingface_config import HuggingFaceConfig
 
     for config in (*_configurations(), HuggingFaceConfig):
         AutoConfig.register(config.model_type, config, exist_ok=True)

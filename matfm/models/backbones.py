@@ -9,7 +9,8 @@ from transformers import PreTrainedConfig
 
 from matfm.core.bundled import resolve_weights
 from matfm.errors import MatfmError
-from matfm.models.huggingface_backbone import HuggingFaceConfig, HuggingFaceForProperty, HuggingFaceModel, adopt_encoder
+from matfm.models.huggingface_backbone import HuggingFaceForProperty, HuggingFaceModel, adopt_encoder
+from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
 from matfm.models.saving import load_model
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.utils import logging
 
@@ -18,29 +18,15 @@ from matfm.core.bundled import resolve_weights
 from matfm.core.layout import PackedLayout
 from matfm.errors import MatfmError
 from matfm.models.heads import PropertyHead
+from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.models.matbert import PropertyPrediction
 from matfm.models.pooling import POOLINGS
 from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones
-from matfm.models.property_config import PropertyConfig
 from matfm.models.saving import without_bars
 
 # N packed tokens, B sequences, T padded length, D width
 
 _NOT_OF_THE_ARCHITECTURE = ("_name_or_path", "auto_map", "architectures", "transformers_version")
-
-
-class HuggingFaceConfig(PropertyConfig):
-    """The wrapped architecture, and how its input is read."""
-
-    model_type = "huggingface_backbone"
-
-    architecture: dict[str, Any] | None = None
-    """Configuration of the wrapped encoder."""
-    vocab_size: int = 0
-    input_kind: str | None = None
-    """composition, smiles or selfies."""
-    first_token_is_special: bool = True
-    """Whether the tokenizer puts a token of its own, such as [CLS], first."""
 
 
 class HuggingFacePreTrainedModel(FamilyPreTrainedModel):
@@ -137,6 +123,8 @@ def adopt_encoder(name: str, kind: str | None = None) -> HuggingFaceModel:
     Raises:
         MatfmError: nothing is there, the files are damaged or incomplete, or need code or pickles to load.
     """
+    from transformers import AutoModel
+
     tokenizer = load_tokenizer(name)
     try:
         with _silence(), without_bars():
@@ -176,6 +164,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         MatfmError: there is none, or it is damaged or needs code or a package that is not there.
     """
+    from transformers import AutoTokenizer
+
     try:
         with _silence():
             tokenizer = AutoTokenizer.from_pretrained(resolve_weights(name), trust_remote_code=False)
@@ -193,6 +183,8 @@ def build_encoder(architecture: dict[str, Any]) -> Any:
     Raises:
         MatfmError: there is no such architecture in the installed transformers.
     """
+    from transformers import AutoConfig, AutoModel
+
     try:
         config = AutoConfig.for_model(**architecture)
         with _silence():

@@ -12,7 +12,7 @@ from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.core.bundled import resolve_weights
 from matfm.errors import MatfmError
 from matfm.models.backbones import is_foreign, saved_architecture
-from matfm.models.huggingface_backbone import HuggingFaceConfig
+from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.tasks.encoding import KINDS, RowEncoder, row_encoder
 from matfm.tasks.huggingface_encoding import huggingface_encoder
 
