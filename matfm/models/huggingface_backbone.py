@@ -211,8 +211,8 @@ def longest_input(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerBa
     ]
     if tables:
         limits += [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
-    elif isinstance(architecture.get("max_position_embeddings"), int):
-        limits.append(architecture["max_position_embeddings"])
+    elif isinstance(rows := getattr(encoder.config, "max_position_embeddings", None), int):
+        limits.append(rows)
     return min((limit for limit in limits if limit > 0), default=None)
 
 
