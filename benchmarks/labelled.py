@@ -54,7 +54,14 @@ def labelled(recipe: str, work: Path) -> LabelledTable:
     labels = read_labels(table, path, (column.name,), column.task)
     assert not labels.reasons, f"{recipe}: rows {sorted(labels.reasons)[:3]} have no label"
     return LabelledTable(
-        recipe, path, table, known.input, column.name, column.unit, labels.classes, labels.targets_RK[:, 0]
+        recipe,
+        path,
+        table,
+        known.input,
+        column.name,
+        column.unit,
+        labels.classes[0] if labels.classes else None,
+        labels.targets_RK[:, 0],
     )
 
 

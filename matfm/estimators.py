@@ -293,7 +293,7 @@ class PropertyClassifier(ClassifierMixin, _Predictor):  # type: ignore[misc]
         if len(classes) < 2:
             raise MatfmError(f"classification needs at least two classes; y has {len(classes)} class: {list(classes)}")
         names = tuple(str(label) for label in classes)
-        self._fit(X, index.reshape(-1, 1), Targets((Property("class", ""),), names), sample_weight)
+        self._fit(X, index.reshape(-1, 1), Targets((Property("class", ""),), (names,)), sample_weight)
         self.classes_ = classes
         return self
 

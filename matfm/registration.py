@@ -33,7 +33,9 @@ def _configurations() -> tuple[Any, ...]:
 def _register_configurations() -> None:
     from transformers import AutoConfig
 
-    for config in _configurations():
+    from matfm.models.huggingface_config import HuggingFaceConfig
+
+    for config in (*_configurations(), HuggingFaceConfig):
         AutoConfig.register(config.model_type, config, exist_ok=True)
 
 
@@ -60,12 +62,14 @@ def _register_models() -> None:
         AutoModelForSequenceClassification,
     )
 
-    from matfm.models import matbert, matgpt, matt5
+    from matfm.models import huggingface_backbone, matbert, matgpt, matt5
 
     for auto, model in (
         (AutoModel, matbert.MatBERTModel),
         (AutoModelForMaskedLM, matbert.MatBERTForMaskedLM),
         (AutoModelForSequenceClassification, matbert.MatBERTForProperty),
+        (AutoModel, huggingface_backbone.HuggingFaceModel),
+        (AutoModelForSequenceClassification, huggingface_backbone.HuggingFaceForProperty),
         (AutoModel, matgpt.MatGPTModel),
         (AutoModelForCausalLM, matgpt.MatGPTForCausalLM),
         (AutoModel, matt5.MatT5Model),

@@ -174,13 +174,17 @@ def embed(
     pooling: Annotated[
         str | None, typer.Option("--pooling", help="mean or cls [default: as the model was trained].")
     ] = None,
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="What the input column holds [default: what the model reads].")
+    ] = None,
     device: DeviceOption = Device.auto,
     resume: ResumeTable = False,
 ) -> None:
     """Embed every row of TABLE as a vector; unreadable rows keep their place with a reason in column `error`."""
     from matfm.tasks import embed as task
 
-    finish(task.run(task.EmbedConfig(model, table, input_column, out, layer, pooling, device.value), resume))
+    reads = None if kind is None else kind.value
+    finish(task.run(task.EmbedConfig(model, table, input_column, out, layer, pooling, device.value, reads), resume))
 
 
 @app.command()

@@ -30,7 +30,12 @@ def resolve_weights(name: str) -> str:
         return found
     folder = Path(name)
     if folder.is_dir():
-        if not (folder / MODEL_FILE).is_file():
+        if not any((folder / name).is_file() for name in (MODEL_FILE, f"{MODEL_FILE}.index.json")):
+            if any(folder.glob("pytorch_model*.bin")):
+                raise MatfmError(
+                    f"{name} holds only pickled weights, which are never read; load them once with transformers and "
+                    "save them with save_pretrained"
+                )
             raise MatfmError(f"{name} holds no {MODEL_FILE}; give the folder of a finished run or of saved weights")
         return name
     if name.count("/") == 1 and not name.startswith((".", "/")):

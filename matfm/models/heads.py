@@ -24,7 +24,7 @@ ZERO = "zero"
 
 
 class PropertyHead(nn.Module):
-    """Two-layer perceptron that predicts K properties in their own units, or the scores of K classes.
+    """Two-layer perceptron that predicts K properties in their own units, or the scores of the classes of K properties.
 
     Target scaling lives here, so predictions come out in eV (or whatever the property's unit is):
     `value = raw * scale + mean`, exponentiated for targets trained as logarithms, then clamped into the property's
@@ -36,12 +36,13 @@ class PropertyHead(nn.Module):
 
     Args:
         width: D.
-        targets: K.
+        targets: K, or the classes of all properties together.
         dropout: between the two layers.
         law: what the outputs of a regression mean; None for classes.
         two_part: which targets have two parts; none if empty.
         log: which targets are trained as natural logarithms; none if empty.
         conditions: C.
+        classes: how many classes each property has, where they are several.
     """
 
     mean: Tensor
@@ -60,9 +61,11 @@ class PropertyHead(nn.Module):
         two_part: Sequence[bool] = (),
         log: Sequence[bool] = (),
         conditions: int = 0,
+        classes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.law = law
+        self.classes = list(classes) or [targets]
         self.targets = targets
         self.two_part = tuple(two_part) if any(two_part) else ()
         self.log = tuple(log) if any(log) else ()
@@ -82,7 +85,7 @@ class PropertyHead(nn.Module):
 
     @classmethod
     def of(cls, config: Any) -> Self:
-        """As a `MatBERTConfig` says."""
+        """As a `PropertyConfig` says."""
         return cls(
             config.hidden_size,
             config.head_outputs,
@@ -91,6 +94,7 @@ class PropertyHead(nn.Module):
             config.property_two_part or (),
             config.property_log or (),
             len(config.condition_names or ()),
+            [len(names) for names in config.classes],
         )
 
     @property
@@ -101,7 +105,7 @@ class PropertyHead(nn.Module):
         return (*self.law.statistics, *((ZERO,) if self.two_part else ()))
 
     def forward(self, pooled_BD: Tensor, conditions_BC: Tensor | None = None) -> Tensor:
-        """Raw outputs (B, K · O), and another K logits of zero where a target has two parts; class scores (B, K)."""
+        """Raw outputs (B, K · O), with K logits of zero more where a target has two parts; or scores of all classes."""
         if self.conditions:
             if conditions_BC is None:
                 raise MatfmError(f"this model was trained with {self.conditions} condition(s); give their values too")
@@ -121,13 +125,13 @@ class PropertyHead(nn.Module):
 
         Args:
             raw: what `forward` gives.
-            targets_BK: in physical units, or class indices (B, 1); NaN where missing.
+            targets_BK: in physical units, or indices of classes; NaN where missing.
             side_BK: of censored labels (see `matfm.core.regression_losses`); for laws that take them.
-            weight_B: of the rows; 1 if None.
+            weight_B: of the rows; 1 if None. Of classes also (B, K), of the labels.
             label_smoothing: for classes.
         """
         if self.law is None:
-            return class_loss(raw, targets_BK[:, 0], label_smoothing, weight_B)
+            return self._loss_of_classes(raw, targets_BK, weight_B, label_smoothing)
         raw_BKO, zero_BK = self._parts(raw)
         present_BK = ~targets_BK.isnan()
         two_part_K = self._flags(self.two_part, raw)
@@ -139,9 +143,9 @@ class PropertyHead(nn.Module):
         return sum_over_labels(loss_BK, present_BK, weight_B)
 
     def estimate(self, raw: Tensor) -> Tensor:
-        """Statistics (B, K, S) in physical units, or class probabilities (B, K, 1)."""
+        """Statistics (B, K, S) in physical units, or probabilities (B, ·, 1) of the classes of all properties."""
         if self.law is None:
-            return raw.softmax(dim=-1)[..., None]
+            return torch.cat([scores_BC.softmax(dim=-1) for scores_BC in raw.split(self.classes, dim=1)], 1)[..., None]
         raw_BKO, zero_BK = self._parts(raw)
         statistics_BKS = self.law.estimate(raw_BKO, self._in_units, self._spread)
         return statistics_BKS if zero_BK is None else self._with_zeros(statistics_BKS, zero_BK)
@@ -171,6 +175,21 @@ class PropertyHead(nn.Module):
         scale_C = conditions_RC.std(axis=0, dtype=np.float64)
         self.condition_mean.copy_(torch.from_numpy(conditions_RC.mean(axis=0, dtype=np.float64)))
         self.condition_scale.copy_(torch.from_numpy(np.where(scale_C > 0, scale_C, 1.0)))
+
+    def _loss_of_classes(
+        self, raw: Tensor, targets_BK: Tensor, weight: Tensor | None, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over the properties; a missing label counts for its property only."""
+        if weight is not None and weight.ndim == 1:
+            weight = weight[:, None].expand(-1, len(self.classes))
+        total, summed_weight = zip(
+            *(
+                class_loss(scores_BC, targets_BK[:, k], label_smoothing, None if weight is None else weight[:, k])
+                for k, scores_BC in enumerate(raw.split(self.classes, dim=1))
+            ),
+            strict=True,
+        )
+        return torch.stack(total).sum(), torch.stack(summed_weight).sum()
 
     def _parts(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
         assert self.law is not None

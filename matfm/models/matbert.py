@@ -24,6 +24,7 @@ from matfm.models.heads import MaskedTokenHead, PropertyHead
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.pooling import POOLINGS
 from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones, position_parts
+from matfm.models.property_config import PropertyConfig
 
 # N packed tokens, B sequences, T padded length, D width, K targets, V vocabulary
 
@@ -91,7 +92,11 @@ class MatBERTModel(MatBERTPreTrainedModel):
         Layer 0 is the input of the first block, layer l the output of block l; the last one is normed.
         """
         states = self._encode(self.embed_tokens(ids_N), amounts_N, layout)
-        return POOLINGS[pooling or self.config.pooling](states[layer], layout)
+        return self.pool(states[layer], layout, pooling)
+
+    def pool(self, hidden_ND: Tensor, layout: PackedLayout, pooling: str | None = None) -> Tensor:
+        """Hidden states to one vector per sequence (B, D), as `pooling` says, or `config.pooling`."""
+        return POOLINGS[pooling or self.config.pooling](hidden_ND, layout)
 
     def _encode(
         self, hidden_ND: Tensor, amounts_N: Tensor | None, layout: PackedLayout, rows_M: Tensor | None = None
@@ -201,17 +206,18 @@ class PropertyOutput(ModelOutput):
 
 
 class PropertyPrediction:
-    """What a model with `matbert`, `property_head` and `config` does with properties."""
+    """What a model with an encoder (`base_model`), `property_head` and `config` does with properties."""
 
-    config: MatBERTConfig
-    matbert: MatBERTModel
+    config: PropertyConfig
+    base_model: Any
+    """A `MatBERTModel`, or what embeds and pools as it does."""
     property_head: PropertyHead
 
     def raw_packed(
         self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout, conditions_BC: Tensor | None = None
     ) -> Tensor:
         """The fast path: raw outputs of the head."""
-        return self.property_head(self.matbert.embed_packed(ids_N, amounts_N, layout), conditions_BC)
+        return self.property_head(self.base_model.embed_packed(ids_N, amounts_N, layout), conditions_BC)
 
     def predict_packed(
         self, ids_N: Tensor, amounts_N: Tensor | None, layout: PackedLayout, conditions_BC: Tensor | None = None
@@ -238,11 +244,11 @@ class PropertyPrediction:
         **inputs: Any,
     ) -> PropertyOutput:
         """`labels` (B, K) in physical units with NaN for missing ones; `conditions` (B, C) if the model has them."""
-        output = self.matbert(input_ids, attention_mask, **inputs)
+        output = self.base_model(input_ids, attention_mask, **inputs)
         hidden = output.last_hidden_state
         mask = mask_or_ones(attention_mask, hidden)
         index = PaddedIndex.from_mask(mask)
-        pooled = POOLINGS[self.config.pooling](index.pack(hidden), index.layout)
+        pooled = self.base_model.pool(index.pack(hidden), index.layout)
         order = torch.argsort(mask.sum(dim=1), stable=True)
         raw = self.property_head(torch.empty_like(pooled).index_copy(0, order, pooled), conditions)
         loss = None

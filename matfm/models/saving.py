@@ -26,7 +26,7 @@ def save_model(model: Any, folder: Path, run: dict[str, Any]) -> None:
     with readable_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-            with _without_bars():
+            with without_bars():
                 model.save_pretrained(temporary)
             for written in sorted(Path(temporary).iterdir(), key=lambda path: path.name == MODEL_FILE):
                 written.replace(folder / written.name)
@@ -43,7 +43,7 @@ def load_model(cls: Any, name: str) -> Any:
         architecture = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
         if architecture != cls.config_class.model_type:
             raise MatfmError(f"{name} is a {architecture} model; {cls.config_class.model_type} is what this needs")
-        with _without_bars():
+        with without_bars():
             return cls.from_pretrained(path).eval()
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
@@ -60,7 +60,7 @@ def saved_architecture(name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Transformers draws a bar for every small file; put its setting back afterwards."""
     active = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -95,9 +95,11 @@ class Calibration:
 def rows_of_target(
     targets: Targets, predicted: Predicted, k: int, distance_R: np.ndarray | None, group_R: np.ndarray | None
 ) -> TargetRows:
-    """What is predicted for target `k`, or for the classes."""
+    """What is predicted for target `k`, or for its classes."""
     if targets.classes:
-        return TargetRows(predicted.value, None, {}, distance_R, group_R, predicted.members_MRK)
+        value_RC, members_MRK = targets.of_each(predicted.value)[k], predicted.members_MRK
+        members_MRC = None if members_MRK is None else targets.of_each(members_MRK)[k]
+        return TargetRows(value_RC, None, {}, distance_R, group_R, members_MRC)
     quantiles = {
         float(name.removeprefix(_QUANTILE)): values[:, k]
         for name, values in predicted.further.items()

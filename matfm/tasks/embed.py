@@ -12,10 +12,9 @@ from torch import Tensor
 
 from matfm.core.batching import TokenBatch
 from matfm.errors import MatfmError
+from matfm.models.backbones import Encoder, load_encoder
 from matfm.models.inference import map_rows
-from matfm.models.matbert import MatBERTModel
 from matfm.models.pooling import POOLINGS
-from matfm.models.saving import load_model
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.examples import Examples
 from matfm.tasks.journal import weights_digest
@@ -46,6 +45,8 @@ class EmbedConfig:
     """mean (over all but the first, special token) or cls (that token); as the model was trained if None."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    kind: str | None = None
+    """What the input column holds: composition, smiles or selfies; None is what the model reads."""
 
     def __post_init__(self) -> None:
         if table_format(self.out) != "parquet":
@@ -60,7 +61,7 @@ def run(config: EmbedConfig, resume: bool = False) -> dict[str, Any]:
     `resume` continues an interrupted one.
     """
     device = resolve_device(config.device)
-    encoder = backbone_encoder(config.model)
+    encoder = backbone_encoder(config.model, config.kind)
     embedder = load_embedder(config.model, config.layer, config.pooling, device)
     stream = RowStream(
         config.table,
@@ -90,7 +91,7 @@ def run(config: EmbedConfig, resume: bool = False) -> dict[str, Any]:
 class Embedder:
     """Rows to vectors."""
 
-    model: MatBERTModel
+    model: Encoder
     device: torch.device
     layer: int = -1
     pooling: str | None = None
@@ -114,7 +115,7 @@ def load_embedder(name: str, layer: int | None, pooling: str | None, device: tor
     Raises:
         MatfmError: there is no such model, or it has no such layer or pooling.
     """
-    model: MatBERTModel = load_model(MatBERTModel, name).to(device)
+    model: Encoder = load_encoder(name).to(device)
     layers = model.config.num_hidden_layers
     if layer is not None and not 0 <= layer <= layers:
         raise MatfmError(f"--layer is {layer}; {name} has the layers 0 (input of the first block) to {layers}")

@@ -11,6 +11,7 @@ from matfm.chem.selfies import selfies_to_smiles, smiles_to_selfies
 from matfm.core.batching import RaggedTokens
 from matfm.errors import MatfmError
 from matfm.tasks.encoding import MoleculeEncoder, RowEncoder, model_text
+from matfm.tasks.huggingface_encoding import HuggingFaceEncoder
 
 
 def written_forms(cell: str, kind: str, count: int, seed: int) -> list[str]:
@@ -40,7 +41,7 @@ def encode_forms(encoder: RowEncoder, cells: list[str], count: int, seed: int) -
     Raises:
         MatfmError: the encoder is not one of molecules, or a cell cannot be read.
     """
-    if not isinstance(encoder, MoleculeEncoder):
+    if encoder.kind == "composition" or not isinstance(encoder, (MoleculeEncoder, HuggingFaceEncoder)):
         raise MatfmError(f"a {encoder.kind} has one written form; only smiles and selfies are enumerated")
     forms = [written_forms(cell, encoder.kind, count, seed) for cell in cells]
     starts = np.concatenate([[0], np.cumsum([len(of_row) for of_row in forms], dtype=np.int64)])

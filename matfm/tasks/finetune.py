@@ -17,7 +17,7 @@ from matfm.core.metrics import classification_scores, regression_scores
 from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError
-from matfm.models.matbert import MatBERTForProperty
+from matfm.models.backbones import PropertyModel
 from matfm.tasks import cards, plots
 from matfm.tasks.data import Reject, write_rejects
 from matfm.tasks.devices import resolve_device
@@ -96,8 +96,6 @@ class FinetuneConfig:
             raise MatfmError(f"ensemble is {self.ensemble}; it must be at least 1")
         if not self.targets or not all(self.targets):
             raise MatfmError("no target column was named")
-        if self.fit.task == "classification" and len(self.targets) > 1:
-            raise MatfmError("classification takes one target column; fine-tune once for each")
         beside = [self.input, *self.targets, *self.conditions, *([self.weight] if self.weight else [])]
         if len(set(beside)) < len(beside):
             double = next(name for name in beside if beside.count(name) > 1)
@@ -225,9 +223,9 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
 
 def _train_members(
     config: FinetuneConfig, labelled: LabelledRows, out: Path, device: Any, resume: bool
-) -> tuple[list[MatBERTForProperty], dict[str, Any]]:
+) -> tuple[list[PropertyModel], dict[str, Any]]:
     """The members of the ensemble, and what the training of the last one says."""
-    members: list[MatBERTForProperty] = []
+    members: list[PropertyModel] = []
     result: dict[str, Any] = {}
     rows_of = rows_of_members(labelled, config)
     for number, folder in enumerate(member_folders(out, config.models)):
@@ -275,8 +273,8 @@ def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -
         raise MatfmError(f"{config.table} has no rows; fine-tuning needs labelled examples")
     encoder = backbone_encoder(config.backbone, config.kind)
     encoded = encoder(inputs)
-    labels = read_labels(table, config.table, config.targets, config.task, config.conditions, config.weight)
     unreadable = {**encoded.errors, **table.errors}
+    labels = read_labels(table, config.table, config.targets, config.task, config.conditions, config.weight, unreadable)
     reasons = {**labels.reasons, **{row: (config.input, reason) for row, reason in unreadable.items()}}
     rejects = [
         Reject(row, column, table.columns[column][row], reason) for row, (column, reason) in sorted(reasons.items())
@@ -331,8 +329,12 @@ def score_parts(labelled: LabelledRows, predicted: np.ndarray) -> dict[str, dict
             continue
         true = labelled.examples.exact_labels()[rows]
         if labelled.targets.classes:
-            name = labelled.targets.properties[0].name
-            scores[part] = {name: classification_scores(true[:, 0], predicted[rows])}
+            scores[part] = {
+                p.name: classification_scores(true[:, k], of_property)
+                for k, (p, of_property) in enumerate(
+                    zip(labelled.targets.properties, labelled.targets.of_each(predicted[rows]), strict=True)
+                )
+            }
         else:
             scores[part] = {
                 p.name: regression_scores(true[:, k], predicted[rows, k])
@@ -394,5 +396,5 @@ def _draw(out: Path, config: FinetuneConfig, labelled: LabelledRows, mean: np.nd
     title = f"{config.backbone}, {part} rows"
     if not labelled.targets.classes:
         plots.draw_parity(out, known.name, known.unit, true, mean[rows, 0], title)
-    elif len(labelled.targets.classes) == 2 and len(np.unique(true)) == 2:
+    elif len(labelled.targets.classes[0]) == 2 and len(np.unique(true)) == 2:
         plots.draw_roc(out, true, mean[rows, 1], title)

@@ -13,7 +13,7 @@ import torch
 from matfm.chem.splits import CALIBRATION_PART, random_split
 from matfm.core.bundled import MODEL_FILE
 from matfm.errors import MatfmError
-from matfm.models.matbert import MatBERTForProperty
+from matfm.models.backbones import PropertyModel
 from matfm.models.saving import save_model
 from matfm.tasks.calibration import CALIBRATION, Calibration, by_target, load_calibration, out_of_fold, save_calibration
 from matfm.tasks.domain import Domain, domain_of, load_domain
@@ -60,7 +60,7 @@ class Calibrating:
 class FittedPredictor:
     """Members with what they read, and what was held out of their training."""
 
-    members: list[MatBERTForProperty]
+    members: list[PropertyModel]
     encoder: RowEncoder
     targets: Targets
     domain: Domain | None

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.core.bundled import resolve_weights
 from matfm.errors import MatfmError
+from matfm.models.backbones import is_foreign, saved_architecture
+from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.tasks.encoding import KINDS, RowEncoder, row_encoder
+from matfm.tasks.huggingface_encoding import huggingface_encoder
 
 SCRATCH = "scratch:"
 """`scratch:small` starts from random weights of that size."""
@@ -25,13 +27,20 @@ _KIND_OF = {"CompositionTokenizer": "composition", "SmilesTokenizer": "smiles", 
 def saved_kind(name: str | Path) -> str | None:
     """What a model reads, by the tokenizer in its folder: composition, smiles or selfies; None if it has none of ours.
 
+    A run of a foreign encoder says so itself.
+
     Args:
         name: bundled name, folder or Hub id.
 
     Raises:
         MatfmError: there is no such model, or `tokenizer_config.json` is damaged.
     """
-    return _KIND_OF.get(str(_tokenizer_config(str(name)).get("tokenizer_class")))
+    of_tokenizer = _KIND_OF.get(str(_tokenizer_config(str(name)).get("tokenizer_class")))
+    if of_tokenizer is not None:
+        return of_tokenizer
+    architecture = saved_architecture(str(name))
+    wrapped = architecture.get("model_type") == HuggingFaceConfig.model_type
+    return architecture.get("input_kind") if wrapped else None
 
 
 def backbone_kind(backbone: str, kind: str | None = None) -> str:
@@ -40,7 +49,8 @@ def backbone_kind(backbone: str, kind: str | None = None) -> str:
     A backbone of random weights reads what `kind` says, and compositions if it says nothing.
 
     Raises:
-        MatfmError: the backbone reads another kind, or has no tokenizer for molecules.
+        MatfmError: the backbone reads another kind, has no tokenizer for molecules, or is a foreign one and there is
+            no kind.
     """
     if kind is not None and kind not in KINDS:
         raise MatfmError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
@@ -48,8 +58,14 @@ def backbone_kind(backbone: str, kind: str | None = None) -> str:
         return kind or "composition"
     saved = saved_kind(backbone)
     if saved is None:
-        if kind in (None, "composition"):
-            return "composition"
+        architecture = saved_architecture(backbone)
+        if is_foreign(architecture) and kind is None:
+            raise MatfmError(
+                f"{backbone} is a {architecture['model_type']} model, which may read anything; say with --kind what "
+                f"the column holds: {', '.join(KINDS)}"
+            )
+        if kind in (None, "composition") or is_foreign(architecture):
+            return kind or "composition"
         raise MatfmError(f"{backbone} holds no {kind} tokenizer; save the one of its pretraining into that folder")
     if kind not in (None, saved):
         raise MatfmError(f"{backbone} reads {saved} and --kind is {kind}; choose a backbone of {kind}, or drop --kind")
@@ -73,10 +89,11 @@ def backbone_encoder(backbone: str, kind: str | None = None) -> RowEncoder:
             f"choose a backbone that was pretrained in the scheme {FRACTION!r}"
         )
     folder = resolve_weights(backbone)
-    try:
-        architecture = PreTrainedConfig.get_config_dict(folder)[0]
-    except OSError as error:
-        raise MatfmError(f"the weights {backbone!r} cannot be loaded: {' '.join(str(error).split())}") from error
+    architecture = saved_architecture(backbone)
+    if is_foreign(architecture):
+        return huggingface_encoder(backbone, architecture, kind)
+    if architecture.get("model_type") == HuggingFaceConfig.model_type:
+        return huggingface_encoder(backbone, architecture["architecture"], kind)
     if saved_kind(backbone) is None and architecture.get("vocab_size") != len(CompositionTokenizer()):
         raise MatfmError(
             f"{backbone} holds no tokenizer and its model has {architecture.get('vocab_size')} tokens, which are not "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,8 +27,8 @@ class TableLabels:
     """Labels or class indices; NaN where missing or unreadable."""
     side_RK: np.ndarray
     """-1 where the true value is below the label (`<5`), +1 where above, 0 where it is exact; int8."""
-    classes: tuple[str, ...] | None
-    """Names of the classes of a classification."""
+    classes: tuple[tuple[str, ...], ...] | None
+    """Names of the classes of each target of a classification."""
     weight_R: np.ndarray | None = None
     """Weights in the loss; NaN where unreadable."""
     conditions_RC: np.ndarray | None = None
@@ -42,38 +42,59 @@ class TableLabels:
 
 
 def read_labels(
-    table: Chunk, source: str, targets: Sequence[str], task: str, conditions: Sequence[str] = (), weight: str = ""
+    table: Chunk,
+    source: str,
+    targets: Sequence[str],
+    task: str,
+    conditions: Sequence[str] = (),
+    weight: str = "",
+    unreadable: Collection[int] = (),
 ) -> TableLabels:
     """Read the columns of labels, conditions and weights; unreadable cells are reported, not raised.
 
-    A row with no label at all is reported; a missing one among several is NaN.
+    A row with no label at all is reported; a missing one among several is NaN. Classes are those of rows that can be
+    used: not of the `unreadable` ones, nor of those without a condition or weight.
 
     Raises:
         MatfmError: there is no such column, or the target of a classification is no list of classes.
     """
     cells = {name: table.column(name, source) for name in targets}
-    classes = class_names(cells[targets[0]]) if task == "classification" else None
     shape = (table.rows, len(targets))
-    labels = TableLabels(np.full(shape, np.nan), np.zeros(shape, np.int8), classes)
+    labels = TableLabels(np.full(shape, np.nan), np.zeros(shape, np.int8), None)
+    beside: dict[int, tuple[str, str]] = {}
+    if weight:
+        labels.weight_R, beside = _numbers(table.column(weight, source), weight, "weight", _positive)
+    if conditions:
+        labels.conditions_RC, wrong = read_conditions(table, source, conditions)
+        beside = {**beside, **wrong}
+    if task == "classification":
+        _read_classes(labels, cells, {*unreadable, *beside})
+    else:
+        _read_numbers(labels, cells)
+    for row in np.flatnonzero(np.isnan(labels.targets_RK).all(axis=1)).tolist():
+        if not any(column[row].strip() for column in cells.values()):
+            labels.reject(row, targets[0], "no label: the target cell is empty")
+    for row, (name, reason) in beside.items():
+        labels.reject(row, name, reason)
+    return labels
+
+
+def _read_numbers(labels: TableLabels, cells: dict[str, list[str]]) -> None:
     for k, (name, column) in enumerate(cells.items()):
         for row, cell in enumerate(column):
             try:
-                labels.targets_RK[row, k], labels.side_RK[row, k] = (
-                    parse_label(cell) if classes is None else (_class_index(cell, classes), 0)
-                )
+                labels.targets_RK[row, k], labels.side_RK[row, k] = parse_label(cell)
             except MatfmError as error:
                 labels.reject(row, name, str(error))
-    for row in np.flatnonzero(np.isnan(labels.targets_RK).all(axis=1)).tolist():
-        labels.reject(row, targets[0], "no label: the target cell is empty")
-    if conditions:
-        labels.conditions_RC, wrong = read_conditions(table, source, conditions)
-        for row, (name, reason) in wrong.items():
-            labels.reject(row, name, reason)
-    if weight:
-        labels.weight_R, wrong = _numbers(table.column(weight, source), weight, "weight", _positive)
-        for row, (name, reason) in wrong.items():
-            labels.reject(row, name, reason)
-    return labels
+
+
+def _read_classes(labels: TableLabels, cells: dict[str, list[str]], unusable: Collection[int]) -> None:
+    names = []
+    for k, (name, column) in enumerate(cells.items()):
+        names.append(class_names([cell for row, cell in enumerate(column) if row not in unusable], name))
+        index = {label: number for number, label in enumerate(names[-1])}
+        labels.targets_RK[:, k] = [index.get(cell.strip(), np.nan) for cell in column]
+    labels.classes = tuple(names)
 
 
 def read_conditions(table: Chunk, source: str, names: Sequence[str]) -> tuple[np.ndarray, dict[int, tuple[str, str]]]:
@@ -105,7 +126,7 @@ def parse_label(cell: str) -> tuple[float, int]:
     return parse_number(match[2]), _SIDE[match[1]]
 
 
-def class_names(cells: list[str]) -> tuple[str, ...]:
+def class_names(cells: list[str], target: str) -> tuple[str, ...]:
     """The different cells, sorted; empty ones are missing labels.
 
     Raises:
@@ -113,14 +134,12 @@ def class_names(cells: list[str]) -> tuple[str, ...]:
     """
     names = tuple(sorted({cell.strip() for cell in cells if cell.strip()}))
     if len(names) < _FEWEST_CLASSES:
-        raise MatfmError(f"classification needs at least two classes; the target has {len(names)}")
+        raise MatfmError(f"classification needs at least two classes; the target {target!r} has {len(names)}")
     if len(names) > max(_MANY_CLASSES, len(cells) // 5):
-        raise MatfmError(f"the target has {len(names)} different values; is it a regression? Use --task regression")
+        raise MatfmError(
+            f"the target {target!r} has {len(names)} different values; is it a regression? Use --task regression"
+        )
     return names
-
-
-def _class_index(cell: str, classes: tuple[str, ...]) -> float:
-    return float(classes.index(cell.strip())) if cell.strip() else np.nan
 
 
 def _numbers(

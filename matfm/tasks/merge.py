@@ -67,6 +67,8 @@ def assemble_merge(recipe: Recipe, fetch: Fetch) -> tuple[pa.Table, list[Reject]
     as written, also where another row says the same in whole amounts. SMILES: canonical, or as in a source of which
     the recipe says that it is.
 
+    An input that cannot be read is a reject, in a part that is left out too.
+
     Raises:
         RunError: the rows are not as many as the recipe promises.
     """
@@ -76,8 +78,8 @@ def assemble_merge(recipe: Recipe, fetch: Fetch) -> tuple[pa.Table, list[Reject]
     for part, source in (*apart, *parts):
         if source.inputs != "canonical":
             keys.learn(_inputs(part, source, fetch))
-    without = {keys.substance(text, source) for part, source in apart for _, text in _inputs(part, source, fetch)}
-    rows, labels, rejects = _Rows(), {}, []
+    rows, labels, rejects = _Rows(), {}, list[Reject]()
+    without = set(_substances(apart, keys, fetch, rejects))
     counts = {"rows_read": 0, "rows_left_out": 0, "rows_repeated": 0}
     for part, source in parts:
         row_of: dict[str, int] = {}
@@ -96,6 +98,18 @@ def assemble_merge(recipe: Recipe, fetch: Fetch) -> tuple[pa.Table, list[Reject]
             row_of[text] = rows.add(key, shown, source.name)
         labels.update(_labels(part, source, fetch, row_of))
     return checked_rows(_table(recipe, rows, labels), recipe), rejects, counts
+
+
+def _substances(
+    parts: list[tuple[Part, Recipe]], keys: _CompositionKeys | _MoleculeKeys, fetch: Fetch, rejects: list[Reject]
+) -> Iterator[str]:
+    """What the parts hold; what cannot be read joins the rejects."""
+    for part, source in parts:
+        for position, text in _inputs(part, source, fetch):
+            try:
+                yield keys.substance(text, source)
+            except MatfmError as error:
+                rejects.append(Reject(position, f"{source.name}.{source.input}", text, f"in a part left out: {error}"))
 
 
 def _expanded(parts: tuple[Part, ...]) -> list[tuple[Part, Recipe]]:

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from matfm.chem.units import Property
+from matfm.core.bundled import MODEL_FILE
 from matfm.errors import MatfmError
-from matfm.models.matbert import MatBERTForProperty
+from matfm.models.backbones import PropertyModel
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.examples import Examples
 from matfm.tasks.finetune import ENSEMBLE
@@ -21,6 +22,7 @@ from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.predictions import DropoutSamples, no_rows, predict_members, prediction_columns
 from matfm.tasks.predictor import in_prediction_forms, load_predictor
 from matfm.tasks.row_streams import RowStream
+from matfm.tasks.splitting import SPLIT_FILE
 from matfm.tasks.tables import check_output
 from matfm.tasks.targets import Targets
 from matfm.tasks.trust import load_trust
@@ -99,7 +101,7 @@ def run(config: PredictConfig, resume: bool = False) -> dict[str, Any]:
         return {**prediction_columns(targets, predicted), **trust.columns(predicted, examples)}
 
     names = prediction_columns(targets, no_rows(members, samples))
-    text = {f"predicted_{targets.properties[0].name}"} if targets.classes else set()
+    text = {f"predicted_{known.name}" for known in targets.properties} if targets.classes else set()
     fields = {name: pa.string() if name in text else pa.float64() for name in names}
     begun_with = {"run": weights_digest(config.run), **config.decides_output()}
     stream = RowStream(
@@ -126,16 +128,28 @@ def run(config: PredictConfig, resume: bool = False) -> dict[str, Any]:
     }
 
 
-def load_members(run_path: str) -> list[MatBERTForProperty]:
-    """The model of a run, and the further members of its ensemble."""
+def load_members(run_path: str) -> list[PropertyModel]:
+    """The model of a run, and the further members of its ensemble.
+
+    Raises:
+        MatfmError: it is no predictor, or was interrupted before all members were trained.
+    """
     first = load_predictor(run_path)
     if not first.config.property_names:
         raise MatfmError(f"{run_path} holds no property predictor; fine-tune one with matfm finetune")
-    others = sorted((Path(run_path) / ENSEMBLE).glob("*/"), key=lambda folder: int(folder.name))
+    folder = Path(run_path)
+    others = sorted((path.parent for path in (folder / ENSEMBLE).glob(f"*/{MODEL_FILE}")), key=lambda at: int(at.name))
+    begun = (first.config.run or {}) if (folder / SPLIT_FILE).is_file() else {}
+    wanted = int(begun.get("cross_conformal") or begun.get("ensemble") or 1)
+    if 1 + len(others) < wanted:
+        raise MatfmError(
+            f"{run_path} has {1 + len(others)} of the {wanted} models of its ensemble; "
+            "finish it with the same matfm finetune call and --resume"
+        )
     return [first, *(load_predictor(folder) for folder in others)]
 
 
-def targets_of(model: MatBERTForProperty) -> Targets:
+def targets_of(model: PropertyModel) -> Targets:
     """Properties with their bounds, and classes, as the model knows them."""
     names, units = model.config.property_names or [], model.config.property_units or []
     head = model.property_head
@@ -146,7 +160,7 @@ def targets_of(model: MatBERTForProperty) -> Targets:
     config = model.config
     return Targets(
         known,
-        tuple(config.class_names) if config.class_names else None,
+        config.classes or None,
         tuple(config.condition_names or ()),
         tuple(config.property_two_part or ()),
         tuple(config.property_log or ()),

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from matfm.models.backbones import PropertyModel
 from matfm.models.dropout_samples import thinned
 from matfm.models.heads import ZERO
 from matfm.models.inference import predict_statistics, statistics_and_pooled
-from matfm.models.matbert import MatBERTForProperty
 from matfm.tasks.examples import Examples
 from matfm.tasks.targets import Targets
 
@@ -71,7 +71,7 @@ class Predicted:
 
 
 def predict_members(
-    members: list[MatBERTForProperty],
+    members: list[PropertyModel],
     examples: Examples,
     device: torch.device,
     samples: DropoutSamples | None = None,
@@ -100,7 +100,7 @@ def predict_members(
     return _combined(np.stack(every), members[0].property_head.statistics, examples.forms, drawn, vectors)
 
 
-def no_rows(members: list[MatBERTForProperty], samples: DropoutSamples | None = None) -> Predicted:
+def no_rows(members: list[PropertyModel], samples: DropoutSamples | None = None) -> Predicted:
     """Predictions of zero rows: they tell the columns."""
     head = members[0].property_head
     shape = (0, head.targets, len(head.statistics))
@@ -111,11 +111,7 @@ def no_rows(members: list[MatBERTForProperty], samples: DropoutSamples | None = 
 def prediction_columns(targets: Targets, predicted: Predicted) -> dict[str, np.ndarray]:
     """Output columns: values with what is known beside them, or class probabilities and the likeliest class."""
     if targets.classes:
-        name = targets.properties[0].name
-        value = predicted.value
-        columns = {f"probability_{label}": value[:, c].astype(np.float64) for c, label in enumerate(targets.classes)}
-        likeliest = np.array(targets.classes, dtype=object)[value.argmax(axis=1)]
-        return {f"predicted_{name}": likeliest, **columns, **_entropy_columns(name, predicted)}
+        return _class_columns(targets, targets.classes, predicted)
     columns = {}
     for k, known in enumerate(targets.properties):
         columns[f"predicted_{known.name}"] = predicted.value[:, k].astype(np.float64)
@@ -129,6 +125,26 @@ def prediction_columns(targets: Targets, predicted: Predicted) -> dict[str, np.n
     return columns
 
 
+def _class_columns(
+    targets: Targets, classes: tuple[tuple[str, ...], ...], predicted: Predicted
+) -> dict[str, np.ndarray]:
+    columns: dict[str, np.ndarray] = {}
+    networks = predicted.networks_ERK
+    of_each = zip(
+        targets.properties,
+        classes,
+        targets.class_columns("probability"),
+        targets.of_each(predicted.value),
+        [None] * len(classes) if networks is None else targets.of_each(networks),
+        strict=True,
+    )
+    for known, names, written, value_RC, networks_ERC in of_each:
+        columns[f"predicted_{known.name}"] = np.array(names, dtype=object)[value_RC.argmax(axis=1)]
+        columns.update({name: value_RC[:, c].astype(np.float64) for c, name in enumerate(written)})
+        columns.update(_entropy_columns(known.name, networks_ERC))
+    return columns
+
+
 def _spreads(predicted: Predicted) -> dict[str, np.ndarray]:
     """The standard deviation, and its two sources where it has two."""
     if not predicted.has_std:
@@ -138,12 +154,11 @@ def _spreads(predicted: Predicted) -> dict[str, np.ndarray]:
     return {"std": predicted.std, "std_aleatoric": predicted.aleatoric, "std_epistemic": predicted.epistemic}
 
 
-def _entropy_columns(name: str, predicted: Predicted) -> dict[str, np.ndarray]:
+def _entropy_columns(name: str, networks_ERC: np.ndarray | None) -> dict[str, np.ndarray]:
     """Of several networks: entropy of their mean, and the part of it that is their disagreement, in nats.
 
     The mutual information of class and network (Houlsby et al., arXiv:1112.5745 (2011)) is 0 where all agree.
     """
-    networks_ERC = predicted.networks_ERK
     if networks_ERC is None or len(networks_ERC) < 2:
         return {}
     total_R = _entropy(networks_ERC.mean(axis=0, dtype=np.float64))
@@ -162,7 +177,7 @@ def _entropy(probability: np.ndarray) -> np.ndarray:
 
 
 def _drawn(
-    members: list[MatBERTForProperty], examples: Examples, device: torch.device, samples: DropoutSamples
+    members: list[PropertyModel], examples: Examples, device: torch.device, samples: DropoutSamples
 ) -> np.ndarray:
     """Statistics (E, S, K, T) of the networks that dropout draws from the members."""
     drawn = []

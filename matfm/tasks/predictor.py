@@ -14,13 +14,14 @@ from matfm.core.batching import EpochBatches, TokenBatch
 from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.trainer import Evaluation, LoopConfig, StepFunction, StepOutput, fit, remove_checkpoints
 from matfm.errors import MatfmError
+from matfm.models.backbones import PropertyModel, load_predictor, saved_architecture, with_new_head
 from matfm.models.delta_files import save_delta
 from matfm.models.deltas import delta_specs, merge_delta
 from matfm.models.heads import scale_to_labels
 from matfm.models.inference import predict_statistics
-from matfm.models.matbert import MatBERTForProperty, MatBERTModel
+from matfm.models.matbert import MatBERTForProperty
 from matfm.models.matbert_config import MatBERTConfig
-from matfm.models.saving import load_model, save_model, saved_architecture
+from matfm.models.saving import save_model
 from matfm.models.strategies import DELTA, apply_strategy, check_deltas, trained_share
 from matfm.tasks.encoding import RowEncoder
 from matfm.tasks.enumeration import encode_forms
@@ -62,7 +63,7 @@ def train_predictor(
     record: dict[str, Any],
     resume: bool = False,
     label: str = "finetune",
-) -> tuple[MatBERTForProperty, dict[str, Any]]:
+) -> tuple[PropertyModel, dict[str, Any]]:
     """One trained model, saved in `folder`, and what `fit` says of it.
 
     `targets` are as `with_heads` leaves them, `encoder` made the tokens, `record` is the resolved configuration to keep
@@ -70,11 +71,11 @@ def train_predictor(
     """
     if resume and (folder / MODEL_FILE).is_file():
         model = load_predictor(folder)
-        return model, {"trainable_share": trained_share(model, config, model.matbert.layers_from_top)}
+        return model, {"trainable_share": trained_share(model, config, model.base_model.layers_from_top)}
     config = config.for_kind(encoder.kind)
     torch.manual_seed(seed)
     model = new_predictor(config, targets, encoder, train)
-    share = apply_strategy(model, config, model.matbert.layers_from_top)
+    share = apply_strategy(model, config, model.base_model.layers_from_top)
     batches = EpochBatches(train.in_epochs(seed), config.tokens_per_batch, seed, config.length_pool)
     steps = math.ceil(config.epochs * batches.batches_per_epoch / config.accumulate)
     has_valid = valid is not None and not np.isnan(valid.exact_labels()).all()
@@ -94,8 +95,8 @@ def train_predictor(
         folder,
         seed=seed,
         device=device,
-        evaluate=_validation(valid, config.task, device) if valid is not None and has_valid else None,
-        layers_from_top=model.matbert.layers_from_top,
+        evaluate=_validation(valid, targets, device) if valid is not None and has_valid else None,
+        layers_from_top=model.base_model.layers_from_top,
         resume=resume,
         label=label,
     )
@@ -108,7 +109,7 @@ def train_predictor(
     return model, {**result, "trainable_share": share}
 
 
-def new_predictor(config: FitConfig, targets: Targets, encoder: RowEncoder, train: Examples) -> MatBERTForProperty:
+def new_predictor(config: FitConfig, targets: Targets, encoder: RowEncoder, train: Examples) -> PropertyModel:
     """Backbone weights with a fresh head, scaled to the training targets and conditions."""
     head = {
         "property_names": [p.name for p in targets.properties],
@@ -118,7 +119,7 @@ def new_predictor(config: FitConfig, targets: Targets, encoder: RowEncoder, trai
         "property_two_part": list(targets.two_part) if any(targets.two_part) else None,
         "property_log": list(targets.log) if any(targets.log) else None,
         "condition_names": list(targets.conditions) or None,
-        "class_names": list(targets.classes) if targets.classes else None,
+        "class_names": _class_names(targets),
         "predict_enumerations": config.predict_enumerations,
         "hidden_dropout_prob": config.dropout,
         "pooling": config.pooling,
@@ -127,9 +128,9 @@ def new_predictor(config: FitConfig, targets: Targets, encoder: RowEncoder, trai
         size = config.backbone.removeprefix(SCRATCH)
         strings = {"vocab_size": len(encoder.tokenizer), "position_embedding": "rotary"}
         architecture = {} if encoder.kind == "composition" else strings
-        model = MatBERTForProperty(MatBERTConfig.of_size(size, **architecture, **head))
+        model: PropertyModel = MatBERTForProperty(MatBERTConfig.of_size(size, **architecture, **head))
     else:
-        model = load_backbone(config.backbone, head, len(encoder.tokenizer))
+        model = with_new_head(config.backbone, head, len(encoder.tokenizer), encoder.kind)
     written = _first_forms(train)
     if not targets.classes:
         scale_to_labels(model.property_head, train.tokens.targets_RK[written], [p.limits for p in targets.properties])
@@ -138,29 +139,14 @@ def new_predictor(config: FitConfig, targets: Targets, encoder: RowEncoder, trai
     return model
 
 
+def _class_names(targets: Targets) -> list[str] | list[list[str]] | None:
+    names = [list(of_property) for of_property in targets.classes or ()]
+    return names if len(names) > 1 else (names[0] if names else None)
+
+
 def _first_forms(examples: Examples) -> np.ndarray:
     """The first sequence of every row."""
     return np.arange(len(examples)) if examples.forms is None else examples.forms[:-1]
-
-
-def load_backbone(name: str, head: dict[str, Any], vocabulary: int) -> MatBERTForProperty:
-    """Encoder weights by name; the head is new.
-
-    Raises:
-        MatfmError: the tokenizer has more tokens than the encoder.
-    """
-    encoder: MatBERTModel = load_model(MatBERTModel, name)
-    config = encoder.config
-    if vocabulary > config.vocab_size:
-        raise MatfmError(
-            f"the tokenizer in {name} has {vocabulary} tokens and its model {config.vocab_size}; save both"
-        )
-    for key, value in head.items():
-        setattr(config, key, value)
-
-    model = MatBERTForProperty(config)
-    model.matbert.load_state_dict(encoder.state_dict())
-    return model
 
 
 def in_training_forms(examples: Examples, encoder: RowEncoder, cells: list[str], count: int, seed: int) -> Examples:
@@ -173,13 +159,7 @@ def in_prediction_forms(examples: Examples, encoder: RowEncoder, cells: list[str
     return in_training_forms(examples, encoder, cells, count, PREDICTION_SEED)
 
 
-def load_predictor(folder: str | Path) -> MatBERTForProperty:
-    """A saved predictor, in evaluation mode."""
-    model: MatBERTForProperty = load_model(MatBERTForProperty, str(folder))
-    return model
-
-
-def property_step(model: MatBERTForProperty, batch: TokenBatch, _: torch.Generator) -> StepOutput:
+def property_step(model: PropertyModel, batch: TokenBatch, _: torch.Generator) -> StepOutput:
     """Supervised loss on the labels that are present."""
     raw = model.raw_packed(batch.ids_N, batch.amounts_N, batch.layout)
     return StepOutput(*model.loss(raw, batch.targets_BK))
@@ -188,7 +168,7 @@ def property_step(model: MatBERTForProperty, batch: TokenBatch, _: torch.Generat
 def step_beside(config: FitConfig, targets: Targets, train: Examples, device: torch.device) -> StepFunction:
     """Supervised loss with what stands beside the labels: weights, sides of censored labels, conditions."""
     weight_S = (
-        _class_balanced(train, len(targets.classes))
+        _class_balanced(train, [len(names) for names in targets.classes])
         if config.class_weights == "balanced" and targets.classes
         else train.weight_S
     )
@@ -198,7 +178,7 @@ def step_beside(config: FitConfig, targets: Targets, train: Examples, device: to
         for values in (train.conditions_SC, side_SK, weight_S)
     ]
 
-    def step(model: MatBERTForProperty, batch: TokenBatch, _: torch.Generator) -> StepOutput:
+    def step(model: PropertyModel, batch: TokenBatch, _: torch.Generator) -> StepOutput:
         conditions_BC, side_BK, weight_B = (_of(values, batch.rows_B) for values in beside)
         raw = model.raw_packed(batch.ids_N, batch.amounts_N, batch.layout, conditions_BC)
         return StepOutput(*model.property_head.loss(raw, batch.targets_BK, side_BK, weight_B, config.label_smoothing))
@@ -210,35 +190,45 @@ def _of(values: Tensor | None, rows_B: Tensor) -> Tensor | None:
     return None if values is None else values[rows_B]
 
 
-def _class_balanced(train: Examples, classes: int) -> np.ndarray:
-    """Weights that give every class the same sum, times those of the rows; mean 1 where rows weigh the same.
+def _class_balanced(train: Examples, classes: list[int]) -> np.ndarray:
+    """Weights (S, K) that give every class of a target the same sum, times those of the rows; 0 for missing labels.
 
-    A class's rows weigh rows / (classes · rows of the class), as scikit-learn's `class_weight="balanced"`. A row in
-    several forms counts once, as an epoch sees it.
+    A class's rows weigh rows / (classes · rows of the class), as scikit-learn's `class_weight="balanced"`, so that
+    their mean is 1 where rows weigh the same. A row in several forms counts once, as an epoch sees it.
     """
-    label_S = train.tokens.targets_RK[:, 0].astype(int)
     weight_S = np.ones(len(train)) if train.weight_S is None else train.weight_S.astype(np.float64)
-    rows = _first_forms(train)
-    of_class = np.bincount(label_S[rows], weight_S[rows], minlength=classes)
-    present = of_class > 0
-    factor = np.divide(of_class.sum(), present.sum() * of_class, out=np.zeros(classes), where=present)
-    return (weight_S * factor[label_S]).astype(np.float32)
+    balanced_SK = np.zeros(train.tokens.targets_RK.shape)
+    first = np.zeros(len(train), dtype=bool)
+    first[_first_forms(train)] = True
+    for k, count in enumerate(classes):
+        labelled_S = ~np.isnan(train.tokens.targets_RK[:, k])
+        label_S = np.where(labelled_S, train.tokens.targets_RK[:, k], 0).astype(int)
+        counted = labelled_S & first
+        of_class = np.bincount(label_S[counted], weight_S[counted], minlength=count)
+        present = of_class > 0
+        factor = np.divide(of_class.sum(), present.sum() * of_class, out=np.zeros(count), where=present)
+        balanced_SK[:, k] = weight_S * factor[label_S] * labelled_S
+    return balanced_SK.astype(np.float32)
 
 
-def _validation(valid: Examples, task: str, device: torch.device) -> Evaluation:
+def _validation(valid: Examples, targets: Targets, device: torch.device) -> Evaluation:
     """Mean absolute error in standard deviations of the exact labels, or mean negative log-likelihood (nats)."""
-    labels = valid.exact_labels()
-    labelled_K = ~np.isnan(labels).all(axis=0)
-    true = labels[:, labelled_K]
-    spread = np.nanstd(true, axis=0)
+    true = valid.exact_labels()
+    labelled_K = ~np.isnan(true).all(axis=0)
+    spread = np.nanstd(true[:, labelled_K], axis=0)
     spread = np.where(spread > 0, spread, 1.0)
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         predicted = predict_statistics(model, valid.tokens, device, valid.conditions_SC)[..., 0]
-        if task == "classification":
-            present = ~np.isnan(true[:, 0])
-            chosen = predicted[present, true[present, 0].astype(int)]
-            return {"score": float(-np.log(chosen.clip(1e-12)).mean())}
-        return {"score": float(np.nanmean(np.abs(predicted[:, labelled_K] - true) / spread))}
+        if targets.classes:
+            chosen = [_of_true_class(true[:, k], part) for k, part in enumerate(targets.of_each(predicted))]
+            return {"score": float(-np.log(np.concatenate(chosen).clip(1e-12)).mean())}
+        return {"score": float(np.nanmean(np.abs(predicted[:, labelled_K] - true[:, labelled_K]) / spread))}
 
     return evaluate
+
+
+def _of_true_class(label_R: np.ndarray, probability_RC: np.ndarray) -> np.ndarray:
+    """The probabilities of the true classes, of the rows that have a label."""
+    present = ~np.isnan(label_R)
+    return probability_RC[present, label_R[present].astype(int)]

@@ -23,11 +23,11 @@ def readings_to_check(warnings: Mapping[int, str], count: int | None = None) -> 
 def vocabulary_report(
     kind: str, unknown: Counter[str], truncated: Sequence[int], count: int | None = None
 ) -> dict[str, Any]:
-    """Tokens that the model does not know, most frequent first, and the rows that lost their end; for strings only.
+    """Tokens that the model does not know, most frequent first, and the rows that lost their end; of formulas, if any.
 
     `truncated`: all `count` such rows (None), or the first.
     """
-    if kind == "composition":
+    if kind == "composition" and not unknown and not truncated:
         return {}
     return {
         "unknown_tokens": {"count": unknown.total(), "first": dict(unknown.most_common(SHOWN))},

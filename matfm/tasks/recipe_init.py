@@ -68,7 +68,8 @@ def run(config: InitConfig) -> dict[str, Any]:
         entry, unit_is_open = _column(column, chunk.columns[column])
         columns.append(entry)
         to_fill += [f"unit of {column}"] if unit_is_open else []
-    write_text(out, _recipe(table, out, kind, rows, name, columns, split))
+    left_out = [column for column in chunk.columns if column not in (name, split, *targets)]
+    write_text(out, _recipe(table, out, kind, rows, name, columns, split, left_out))
     return {
         "task": "data init",
         "recipe": str(out),
@@ -76,6 +77,7 @@ def run(config: InitConfig) -> dict[str, Any]:
         "kind": kind,
         "targets": targets,
         "split": split or None,
+        "columns_left_out": left_out,
         "rows": rows,
         "rows_unreadable": chunk.rows - rows,
         "to_fill": to_fill,
@@ -154,7 +156,9 @@ def _column(name: str, cells: list[str]) -> tuple[str, bool]:
     return f"{{ {inline} }}", not unit and not two and not (in_table and not known.unit)
 
 
-def _recipe(table: Path, out: Path, kind: str, rows: int, name: str, columns: list[str], split: str) -> str:
+def _recipe(
+    table: Path, out: Path, kind: str, rows: int, name: str, columns: list[str], split: str, left_out: list[str]
+) -> str:
     try:
         file = table.resolve().relative_to(out.resolve().parent).as_posix()
     except ValueError:
@@ -183,6 +187,7 @@ def _recipe(table: Path, out: Path, kind: str, rows: int, name: str, columns: li
         "columns = [",
         *(f"    {column}," for column in columns),
         "]",
+        *(["# Left out, for they hold no numbers: " + ", ".join(map(_text, left_out))] if left_out else []),
     ]
     if split:
         said += ['split = "split"', f"split_from = {_text(split)}"]

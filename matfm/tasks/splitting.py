@@ -55,8 +55,8 @@ class UsableRows:
     """Row in the table, shape (U,)."""
     targets_UK: np.ndarray
     """Labels; class numbers for a classification, NaN where missing."""
-    classes: tuple[str, ...] | None
-    """Names of the classes of a classification."""
+    classes: tuple[tuple[str, ...], ...] | None
+    """Names of the classes of each target of a classification."""
 
     def cells(self, column: str) -> list[str]:
         """Cells of a column."""
@@ -154,7 +154,7 @@ def _stratified(_: SplitName, usable: UsableRows, shares: tuple[float, float], s
     values = usable.targets_UK[:, 0]
     if usable.classes is None:
         return stratified_split(quantile_strata(values).tolist(), shares, seed), {}
-    return stratified_split([usable.classes[int(value)] for value in values], shares, seed), {}
+    return stratified_split([usable.classes[0][int(value)] for value in values], shares, seed), {}
 
 
 def _group(_: SplitName, usable: UsableRows, shares: tuple[float, float], seed: int) -> Made:

@@ -64,6 +64,8 @@ def table_format(path: str) -> str:
     suffixes = [suffix.lstrip(".").lower() for suffix in Path(path).suffixes]
     if suffixes and suffixes[-1] == "gz":
         suffixes.pop()
+        if suffixes[-1:] == ["parquet"]:
+            raise MatfmError(f"{path}: Parquet is compressed inside, never gzipped; unpack it and name it .parquet")
     if not suffixes or suffixes[-1] not in FORMATS:
         raise MatfmError(f"{path}: the format is not known from the name; use one of .{', .'.join(FORMATS)} (or .gz)")
     return suffixes[-1]

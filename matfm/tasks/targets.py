@@ -28,14 +28,36 @@ class Targets:
     """What the columns of the target table mean, and what else a head needs to know."""
 
     properties: tuple[Property, ...]
-    classes: tuple[str, ...] | None = None
-    """Names of the classes; the target is then the class's index."""
+    classes: tuple[tuple[str, ...], ...] | None = None
+    """Names of the classes of each property; a target is then the index of its class."""
     conditions: tuple[str, ...] = ()
     """Names of the numeric columns beside the input."""
     two_part: tuple[bool, ...] = ()
     """Which properties have a probability of 0; none if empty."""
     log: tuple[bool, ...] = ()
     """Which properties are trained as logarithms; none if empty."""
+
+    def of_each(self, probabilities: np.ndarray) -> list[np.ndarray]:
+        """Probabilities of all classes (…, ·) apart: (…, C) for each property."""
+        sizes = [len(names) for names in self.classes or ()]
+        return np.split(probabilities, np.cumsum(sizes)[:-1], axis=-1)
+
+    def class_columns(self, beginning: str) -> list[list[str]]:
+        """Names of columns with a number for each class (`probability_yes`), for each property.
+
+        Raises:
+            MatfmError: two of several properties would share a name.
+        """
+        several = len(self.properties) > 1
+        columns = [
+            [f"{beginning}_{known.name}_{label}" if several else f"{beginning}_{label}" for label in names]
+            for known, names in zip(self.properties, self.classes or (), strict=True)
+        ]
+        flat = [name for names in columns for name in names]
+        if len(set(flat)) < len(flat):
+            double = next(name for name in flat if flat.count(name) > 1)
+            raise MatfmError(f"two classes would have the column {double!r}; rename a target column or a class")
+        return columns
 
     def heads(self) -> dict[str, dict[str, str]]:
         """Head and transform of every property, for people."""
@@ -58,6 +80,7 @@ def with_heads(targets: Targets, config: FitConfig, train: Examples) -> Targets:
         if np.isnan(train.tokens.targets_RK[:, k]).all():
             raise MatfmError(f"no training row has a label of {known.name!r}; choose another split or leave it out")
     if targets.classes:
+        targets.class_columns("probability")
         return targets
     two_part, log = [], []
     for k, known in enumerate(targets.properties):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,11 @@ class Trust:
     def fields(self) -> dict[str, pa.DataType]:
         """Types of the columns."""
         fields: dict[str, pa.DataType] = {}
-        for name in self.bounds:
-            if self.targets.classes:
-                fields |= {f"in_set_{label}": pa.bool_() for label in self.targets.classes}
-            else:
-                fields |= {f"predicted_{name}_{end}": pa.float64() for end in ("lower", "upper")}
+        sets = self.targets.class_columns("in_set") if self.targets.classes else []
+        for name in () if sets else self.bounds:
+            fields |= {f"predicted_{name}_{end}": pa.float64() for end in ("lower", "upper")}
+        for columns in sets if self.bounds else ():
+            fields |= dict.fromkeys(columns, pa.bool_())
         if self.tell_domain:
             fields |= {IN_DOMAIN: pa.bool_(), DISTANCE: pa.float64(), REASON: pa.string()}
         return fields
@@ -68,7 +68,7 @@ class Trust:
             return predicted
         of_target = [self.calibration.targets[known.name] for known in self.targets.properties]
         if self.targets.classes:
-            return at_one_temperature(predicted, of_target[0].temperature())
+            return at_temperatures(self.targets, predicted, [held_out.temperature() for held_out in of_target])
         factor_K = np.array([held_out.std_factor() for held_out in of_target])
         spreads = (predicted.std, predicted.aleatoric, predicted.epistemic)
         std, aleatoric, epistemic = (None if spread is None else spread * factor_K for spread in spreads)
@@ -85,7 +85,7 @@ class Trust:
         for k, known in enumerate(self.targets.properties):
             if known.name in self.bounds:
                 rows = rows_of_target(self.targets, predicted, k, distance_R, examples.group_S)
-                columns |= self._bound_columns(known.name, self.bounds[known.name](rows), known.limits)
+                columns |= self._bound_columns(k, self.bounds[known.name](rows))
         if self.domain is not None and distance_R is not None and self.tell_domain:
             reason_R = self.domain.reasons(examples, distance_R, self.encoder.tokenizer, self.targets.conditions)
             columns |= {IN_DOMAIN: reason_R == "", DISTANCE: distance_R, REASON: reason_R}
@@ -102,22 +102,28 @@ class Trust:
             found["rows_without_interval"] = unbounded
         return found
 
-    def _bound_columns(self, name: str, bounds: Any, limits: tuple[float, float]) -> dict[str, Any]:
+    def _bound_columns(self, k: int, bounds: Any) -> dict[str, Any]:
+        name, limits = self.targets.properties[k].name, self.targets.properties[k].limits
         if self.targets.classes:
-            return {f"in_set_{label}": bounds[:, c] for c, label in enumerate(self.targets.classes)}
+            return {column: bounds[:, c] for c, column in enumerate(self.targets.class_columns("in_set")[k])}
         infinite_R = np.isinf(bounds[0])  # a group without held-out rows: nothing is known, so the cells stay empty
         self.counts["rows_without_interval"] += int(infinite_R.sum())
         ends = [np.where(infinite_R, None, end.clip(*limits)) for end in bounds]
         return {f"predicted_{name}_lower": ends[0], f"predicted_{name}_upper": ends[1]}
 
 
-def at_one_temperature(predicted: Predicted, temperature: float) -> Predicted:
-    """Probabilities of all classes, of each member too, at a temperature."""
+def at_temperatures(targets: Targets, predicted: Predicted, temperatures: Sequence[float]) -> Predicted:
+    """Probabilities of the classes of each target, of each member too, at the target's temperature."""
+
+    def scaled(probabilities: np.ndarray) -> np.ndarray:
+        of_each = zip(targets.of_each(probabilities), temperatures, strict=True)
+        return np.concatenate([at_temperature(of, temperature) for of, temperature in of_each], axis=-1)
+
     members = predicted.members_MRK
     return replace(
         predicted,
-        value=at_temperature(predicted.value, temperature),
-        members_MRK=None if members is None else np.stack([at_temperature(of, temperature) for of in members]),
+        value=scaled(predicted.value),
+        members_MRK=None if members is None else np.stack([scaled(of_member) for of_member in members]),
     )
 
 

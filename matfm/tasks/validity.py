@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from matfm.chem.validity import KINDS, UNIQUE_AT, Check, ValidityCounter, Verdict, validity_check
 from matfm.errors import MatfmError
+from matfm.tasks.readings import SHOWN
 from matfm.tasks.tables import STANDARD_INPUT, Chunk, check_output, iterate_table, table_writer
 
-SHOWN_REASONS = 5
 _COLUMNS = {
     "valid": pa.bool_(),
     "canonical": pa.string(),
@@ -76,7 +76,7 @@ def run(config: ValidityConfig) -> dict[str, Any]:
             verdicts = _verdicts(chunk, config.input, check)
             for row, (text, verdict) in enumerate(zip(chunk.columns[config.input], verdicts, strict=True)):
                 counter.add(text, verdict)
-                if verdict.error is not None and len(reasons) < SHOWN_REASONS:
+                if verdict.error is not None and len(reasons) < SHOWN:
                     reasons.setdefault(verdict.error, chunk.first_row + row)
             append({**chunk.columns, **_cells(verdicts, reference)})
             bar.update(chunk.rows)

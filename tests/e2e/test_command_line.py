@@ -328,7 +328,7 @@ def test_options_are_those_of_the_contract():
         "translate": {"--input", "--to", "--out", "--ask", "--beams", "--device"},
         "predict": {"--input", "--out", "--interval", "--interval-method", "--interval-groups", "--calibrated",
                     "--mc-dropout", "--seed", "--domain", "--device", "--resume"},
-        "embed": {"--input", "--out", "--layer", "--pooling", "--device", "--resume"},
+        "embed": {"--input", "--out", "--layer", "--pooling", "--kind", "--device", "--resume"},
         "screen": {"--support", "--input", "--label", "--out", "--top", "--backbone", "--engine", "--kind", "--positive",
                    "--minimize", "--diversity", "--keep-bad", "--workers", "--device", "--resume"},
         "leakage": {"--input", "--train-input", "--kind", "--out"},

@@ -86,9 +86,11 @@ def test_a_table_becomes_a_recipe_that_is_checked_and_built(tmp_path):
     summary, _ = call("init", table)
     assert summary == {
         "task": "data init", "recipe": str(recipe), "input": "Material", "kind": "composition",
-        "targets": ["band gap (eV)", "hardness", "metal"], "split": "set", "rows": 3, "rows_unreadable": 1,
+        "targets": ["band gap (eV)", "hardness", "metal"], "split": "set", "columns_left_out": ["note"], "rows": 3,
+        "rows_unreadable": 1,
         "to_fill": ["title", "license", "citation", "unit of hardness"],
     }  # fmt: skip
+    assert '# Left out, for they hold no numbers: "note"' in recipe.read_text()
     result = CliRunner().invoke(app, ["data", "check", str(recipe)])
     assert isinstance(result.exception, MatfmError)
     assert result.exception.exit_code == 2

@@ -61,7 +61,7 @@ def test_rows_that_cannot_be_used_have_a_reason():
 
 def test_signs_are_part_of_the_names_of_classes():
     labels = read_labels(table(y=["<5", ">5", "<5"]), "t.csv", ["y"], "classification")
-    assert labels.classes == ("<5", ">5")
+    assert labels.classes == (("<5", ">5"),)
     assert labels.targets_RK[:, 0].tolist() == [0, 1, 0]
 
 

@@ -71,6 +71,25 @@ def test_what_is_left_out_is_left_out_in_fractions_too(small_recipes, tmp_path):
     assert table["formula"].to_pylist() == ["OZn", "AlN", "Cu", "MgO2"]
 
 
+def test_what_cannot_be_read_in_a_part_left_out_is_a_reject(small_recipes, tmp_path):
+    cells = "s,part\nC1CC,test\nOCC,test\n"
+    (small_recipes / "potency.csv").write_text(cells)
+    digest = hashlib.sha256(cells.encode()).hexdigest()
+    written = (small_recipes / "flat.toml").read_text().replace("flat", "potency").replace("rows = 5", "rows = 2")
+    written = re.sub('sha256 = "[0-9a-f]+"', f'sha256 = "{digest}"', written).replace('inputs = "canonical"', "")
+    (small_recipes / "potency.toml").write_text(written)
+    path = small_recipes / "all_molecules.toml"
+    path.write_text(
+        path.read_text().partition("[merge]")[0]
+        + '[merge]\nparts = [{ recipe = "flat" }]\nwithout = [{ recipe = "potency" }]\n'
+    )
+    summary, table = build("all_molecules", tmp_path)
+    assert (table.num_rows, summary["rows_left_out"], summary["rejected_values"]) == (4, 1, 1)
+    reject = (tmp_path / "all_molecules" / "rejects.csv").read_text().splitlines()[1]
+    assert reject.startswith("0,potency.smiles,C1CC,")
+    assert "in a part left out" in reject
+
+
 def test_labels_of_other_splits_are_not_carried_over(small_recipes, tmp_path):
     cells = "s,y,part\nCCO,-3,train\nCCO,-1,test\nCCN,-1,train\n"
     (small_recipes / "potency.csv").write_text(cells)

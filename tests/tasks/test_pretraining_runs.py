@@ -17,8 +17,8 @@ from matfm.core import trainer
 from matfm.core.config import from_mapping
 from matfm.core.span_corruption import corrupt_spans
 from matfm.core.token_files import open_tokens
+from matfm.models.backbones import with_new_head
 from matfm.tasks import corpus
-from matfm.tasks.predictor import load_backbone
 from matfm.tasks.pretrain import PretrainConfig, load_corpus, new_vocabulary, run
 
 SMILES = (Path(__file__).parents[1] / "data" / "drug_like.smi").read_text().split()
@@ -265,7 +265,7 @@ def test_a_run_with_everything_is_a_backbone_and_reports_every_objective(molecul
     assert encoder.config.property_names == ["length", "MolWt", "TPSA"]
     found, expected = encoder.state_dict(), weights(folder)
     assert all(torch.equal(value, expected[f"matbert.{name}"]) for name, value in found.items())
-    backbone = load_backbone(str(folder), {"property_names": ["x"], "property_units": [""]}, len(tokenizer))
+    backbone = with_new_head(str(folder), {"property_names": ["x"], "property_units": [""]}, len(tokenizer), "smiles")
     assert torch.equal(backbone.matbert.embed_tokens.weight, expected["matbert.embed_tokens.weight"])
     assert MatBERTForMaskedLM.from_pretrained(folder).lm_head.decoder.out_features == len(tokenizer)
     assert "2 random SMILES" in (folder / "card.md").read_text()

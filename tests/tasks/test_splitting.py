@@ -92,7 +92,7 @@ def test_other_spellings_of_a_molecule_stay_together():
 
 
 def test_stratified_by_class_and_by_value():
-    parts, _ = make_split("stratified", usable(FORMULAS, classes=("a", "b")), SHARES, 0)
+    parts, _ = make_split("stratified", usable(FORMULAS, classes=(("a", "b"),)), SHARES, 0)
     assert [(parts[k::2] == "test").sum() for k in (0, 1)] == [20, 20]
     parts, _ = make_split("stratified", usable(FORMULAS), SHARES, 0)
     assert [(parts[k : k + 20] == "test").sum() for k in range(0, 200, 20)] == [4] * 10

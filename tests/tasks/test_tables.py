@@ -140,3 +140,8 @@ def test_the_table_that_is_read_is_never_written_over(tmp_path):
     check_output(str(tmp_path / "other.csv"), path, None, "-")
     with pytest.raises(MatfmError, match="is the table that is read"):
         check_output(str(tmp_path / "." / "t.csv"), None, path)
+
+
+def test_parquet_is_not_gzipped_around(tmp_path):
+    with pytest.raises(MatfmError, match="Parquet is compressed inside, never gzipped"):
+        read_table(str(tmp_path / "t.parquet.gz"))
