@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from matfm.core.batching import EpochBatches, TokenBatch
 from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.trainer import Evaluation, LoopConfig, StepFunction, StepOutput, fit, remove_checkpoints
-from matfm.errors import MatfmError
 from matfm.models.backbones import PropertyModel, load_predictor, saved_architecture, with_new_head
 from matfm.models.delta_files import save_delta
 from matfm.models.deltas import delta_specs, merge_delta
