@@ -28,7 +28,11 @@ def versions() -> dict[str, str]:
 def command_line() -> str:
     """The call that is running, as typed."""
     program = Path(sys.argv[0]).name
-    return " ".join([program, *sys.argv[1:]])
+    return " ".join(["matfm" if program in _STARTS else program, *sys.argv[1:]])
+
+
+_STARTS = ("__main__.py", "-c")
+"""Names of the program when Python starts the package or a line of code."""
 
 
 def write_pretraining_card(
