@@ -79,7 +79,7 @@ def test_balanced_classes_weigh_rows_and_not_their_written_forms():
     labels_R = np.array([[0.0], [0.0], [1.0], [1.0]], np.float32)
     tokens = RaggedTokens.from_sequences([([1], [0.0])] * 10, np.repeat(labels_R, np.diff(forms), axis=0))
     config = FitConfig(backbone="scratch:tiny", task="classification", class_weights="balanced")
-    targets = Targets((Property("y", ""),), ("a", "b"))
+    targets = Targets((Property("y", ""),), (("a", "b"),))
     step = step_beside(config, targets, Examples(tokens, forms=forms), torch.device("cpu"))
     seen = []
 
@@ -94,7 +94,7 @@ def test_balanced_classes_weigh_rows_and_not_their_written_forms():
                 return torch.zeros(()), torch.ones(())
 
     step(Model(), tokens.batch(forms[:-1]), torch.Generator())
-    assert seen[0].tolist() == [1.0, 1.0, 1.0, 1.0]
+    assert seen[0].tolist() == [[1.0], [1.0], [1.0], [1.0]]
 
 
 def test_methods_for_numbers_are_refused_for_classes(tmp_path):
