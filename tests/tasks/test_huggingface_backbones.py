@@ -31,7 +31,7 @@ from matfm import EmbeddingTransformer, MatfmError, PropertyRegressor
 from matfm.core.layout import PackedLayout
 from matfm.models.backbones import load_encoder, load_predictor
 from matfm.models.huggingface_backbone import HuggingFaceForProperty, adopt_encoder
-from matfm.models.strategies import apply_strategy
+from matfm.models.strategies import StrategyOptions, apply_strategy
 from matfm.tasks import embed, finetune, predict
 from matfm.tasks.enumeration import encode_forms
 from matfm.tasks.fit_config import FitConfig
@@ -338,4 +338,7 @@ def test_dropout_of_the_options_reaches_the_encoder(roberta, table, tmp_path):
     tune(table, roberta, tmp_path / "run", fit={"dropout": 0.0, "epochs": 0.5})
     model = load_predictor(tmp_path / "run")
     assert model.backbone.encoder.config.hidden_dropout_prob == 0
-    assert 0 < apply_strategy(model, "partial", model.base_model.layers_from_top) < 1
+    layers = model.base_model.layers_from_top
+    assert 0 < apply_strategy(model, StrategyOptions(strategy="partial", partial_layers=1), layers) < 1
+    with pytest.raises(MatfmError, match="deltas need a MatBERT encoder"):
+        apply_strategy(model, StrategyOptions(strategy="lora"), layers)
