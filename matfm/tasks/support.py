@@ -15,8 +15,8 @@ from matfm.tasks.fewshot_evaluation import episode_scores
 # L rows of the library, S support examples, D width, K chosen rows
 
 _ROUNDS = 50
-_SAME = 1e-6
-"""Distance below which two vectors are one."""
+_SAME = 1e-4
+"""Distance, in units of the largest vector, below which two vectors are one: rounding depends on the batch."""
 _BLOCK = 4096
 _POOL = 10
 """Uncertain rows looked at for each one chosen."""
@@ -125,8 +125,8 @@ def support_report(support_SD: np.ndarray, labels_S: Sequence[Any], library_LD: 
         raise MatfmError(f"{len(support_SD)} examples and {len(library_LD)} library rows; at least 2 and 1 are needed")
     labels = np.asarray(labels_S)
     among_SS = euclidean(support_SD, support_SD)
-    scale = max(1.0, float(np.abs(support_SD).max()))
-    same_SS = np.tril(among_SS <= 1e-3 * _SAME**0.5 * scale, -1) | np.tril(_equal_rows(support_SD), -1)
+    same = _SAME * float(np.linalg.norm(support_SD, axis=1).max())
+    same_SS = np.tril(among_SS <= same, -1)
     copies = np.flatnonzero(same_SS.any(axis=1))
     first = same_SS[copies].argmax(axis=1)
     among_SS[np.eye(len(among_SS), dtype=bool) | same_SS | same_SS.T] = np.inf
@@ -145,7 +145,7 @@ def support_report(support_SD: np.ndarray, labels_S: Sequence[Any], library_LD: 
         library_rows=len(library_LD),
         coverage=float((distance_L <= np.quantile(nearest_S, 0.9)).mean()),
         library_distance={f"{level:g}": float(np.quantile(distance_L, level)) for level in levels},
-        in_library=int((back_S <= _SAME**0.5 * scale).sum()),
+        in_library=int((back_S <= same).sum()),
         farthest=np.argsort(-distance_L, kind="stable")[:10].tolist(),
     )
 
@@ -233,6 +233,3 @@ def _nearest(left_RD: np.ndarray, right_SD: np.ndarray) -> tuple[np.ndarray, np.
         distances.append(block.min(axis=1))
     return np.concatenate(numbers), np.concatenate(distances)
 
-
-def _equal_rows(vectors_SD: np.ndarray) -> np.ndarray:
-    return (vectors_SD[:, None] == vectors_SD[None]).all(axis=-1)
