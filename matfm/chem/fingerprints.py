@@ -1,4 +1,4 @@
-"""Morgan fingerprints of molecules, as bits and as counts: Tanimoto similarity, and Taylor–Butina clusters."""
+"""Morgan fingerprints of molecules: Tanimoto similarity in blocks, and Taylor–Butina clusters."""
 
 from __future__ import annotations
 
@@ -72,33 +72,3 @@ def butina_clusters(molecules: Sequence[Any], cutoff: float = BUTINA_CUTOFF) -> 
     for number, members in enumerate(Butina.ClusterData(distances, rows, cutoff, isDistData=True)):
         cluster_R[list(members)] = number
     return cluster_R
-
-
-def morgan_counts(molecules: Sequence[Any]) -> np.ndarray:
-    """Counts of Morgan environments (radius 2, folded to 2048 columns, no stereo) of RDKit molecules: float32."""
-    from rdkit.Chem import rdFingerprintGenerator
-
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-    counts = np.zeros((len(molecules), BITS), np.float32)
-    for row, molecule in enumerate(molecules):
-        counts[row] = generator.GetCountFingerprintAsNumPy(molecule)
-    return counts
-
-
-def min_max_similarity(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Tanimoto similarity of rows of numbers that are not negative: Σ min / Σ max, float64; 0 for two rows of zeros.
-
-    Of zeros and ones it is `tanimoto`; of counts it is a positive definite kernel (Ralaivola et al., Neural Netw.
-    18, 1093 (2005)).
-
-    Args:
-        left: shape (R, W).
-        right: shape (S, W), few rows that are mostly zero: only their other columns are read.
-    """
-    by_column = np.ascontiguousarray(left.T)
-    common = np.empty((len(left), len(right)))
-    for column, row in enumerate(right):
-        present = np.flatnonzero(row)
-        common[:, column] = np.minimum(by_column[present], row[present, None]).sum(axis=0, dtype=np.float64)
-    union = left.sum(axis=1, dtype=np.float64)[:, None] + right.sum(axis=1, dtype=np.float64)[None, :] - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)

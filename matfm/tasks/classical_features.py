@@ -10,10 +10,11 @@ import numpy as np
 
 from matfm.chem.compositions import RaggedCompositions
 from matfm.chem.elements import SYMBOLS
-from matfm.chem.fingerprints import BITS, min_max_similarity, morgan_counts
+from matfm.chem.fingerprints import BITS
 from matfm.chem.magpie import ElementTable, magpie_features
 from matfm.chem.selfies import selfies_to_smiles
 from matfm.chem.smiles import parse_smiles
+from matfm.chem.tanimoto import min_max_similarity, morgan_counts
 from matfm.errors import MatfmError
 from matfm.tasks.element_properties import magpie_table
 
@@ -147,7 +148,7 @@ def classical_features(block: FeatureBlock, inputs: Sequence[str], kind: str) ->
     """
     if block.name == "ecfp":
         smiles = [selfies_to_smiles(text) for text in inputs] if kind == "selfies" else inputs
-        return morgan_counts([parse_smiles(text).molecule for text in smiles])
+        return morgan_counts([parse_smiles(text).molecule for text in smiles]).astype(np.float32)
     if block.name == "fractions":
         return RaggedCompositions.from_formulas(inputs).dense()
     table, mean_F, deviation_F = _magpie_reference()

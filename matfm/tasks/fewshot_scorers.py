@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from matfm.errors import MatfmError
 from matfm.models.gaussian_process import NOISES, LooGaussianProcess
 from matfm.models.prototypes import DISTANCES, PrototypeHead
 from matfm.tasks.classical_features import KERNELS, FeatureBlock, euclidean, median_distance, split_blocks
+from matfm.tasks.support_scorer import SupportScores
 
 # S support examples, B rows, C classes, W columns of the vectors
 
@@ -21,17 +22,6 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the first of two blocks in the kernel."""
 LENGTHS = (0.5, 1.0, 2.0)
 """Length scales, in medians of the distance between support examples."""
-
-
-class SupportScores(NamedTuple):
-    """What a scorer says of B rows."""
-
-    score_B: np.ndarray
-    """Probability that the label is 1, or the expected value in the unit of the labels; float64."""
-    uncertainty_B: np.ndarray
-    """One standard deviation, in the unit of the score; float64."""
-    nearest_B: np.ndarray
-    """Position of the nearest support example."""
 
 
 @dataclass

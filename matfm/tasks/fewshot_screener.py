@@ -18,8 +18,9 @@ from matfm.models.fewshot_encoder import is_fewshot
 from matfm.tasks.classical_features import Features
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.fewshot_features import EMBEDDING, Featuriser
-from matfm.tasks.fewshot_scorers import KernelScorer, PrototypeScorer, SupportScores
+from matfm.tasks.fewshot_scorers import KernelScorer, PrototypeScorer
 from matfm.tasks.support import SupportReport, labels_curve, support_report
+from matfm.tasks.support_scorer import SupportScores
 
 # S support examples, R rows, B rows of a part
 
