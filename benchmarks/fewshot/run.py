@@ -85,9 +85,10 @@ def run_study(name: str, arguments: argparse.Namespace) -> None:
     study, work = STUDIES[name], Path(arguments.work)
     built = tables.molecules_table if study.data == "molecules" else tables.compositions_table
     table, seen = built(work, arguments.limit)
+    updates = "untrained" if arguments.untrained else f"{arguments.steps}x{arguments.accumulate}"
     settings = [
-        Path(arguments.backbone).name, "untrained" if arguments.untrained else f"{arguments.steps}x{arguments.accumulate}",
-        arguments.strategy, f"w{arguments.width}", f"lr{arguments.learning_rate:g}", f"seed{arguments.seed}",
+        Path(arguments.backbone).name, updates, arguments.strategy,
+        f"w{arguments.width}", f"lr{arguments.learning_rate:g}", f"seed{arguments.seed}",
     ]  # fmt: skip
     out = work / f"{name}{arguments.limit or ''}-{'-'.join(settings)}"
     config = configured(study, table, arguments)
@@ -105,7 +106,8 @@ def run_study(name: str, arguments: argparse.Namespace) -> None:
     for row in rows:
         low, high = row["interval"]
         ratio = f"  {row['ratio_to_rf']:.2f} × rf" if row.get("ratio_to_rf") else ""
-        print(f"{name}@{row['support']}  {row['method']:18} {row['metric']:12} {row['value']:.4f} [{low:.4f}, {high:.4f}]{ratio}")
+        score = f"{row['value']:.4f} [{low:.4f}, {high:.4f}]"
+        print(f"{name}@{row['support']}  {row['method']:18} {row['metric']:12} {score}{ratio}")
     if not arguments.limit:
         write_records(name, study, rows, episodes, seen, summary, arguments)
 
@@ -159,7 +161,8 @@ def write_records(
             "benchmark": "fewshot", "task": f"{name}@{size}", "split": "mean", "model": model,
             "n": row["episodes"], "tasks": row["tasks"], "seconds": round(sum(e["seconds"] for e in own), 1),
             "external_labels": EXTERNAL[study.data] if trained else None,
-            "contaminated_share": seen if trained else None, "training_seconds": summary["seconds"] if trained else None,
+            "contaminated_share": seen if trained else None,
+            "training_seconds": summary["seconds"] if trained else None,
         }  # fmt: skip
         beside = {key: row[key] for key in ("minus_rf", "minus_rf_interval") if key in row}
         made = [{"metric": row["metric"], "unit": "", "value": row["value"], "interval": row["interval"], **beside}]

@@ -49,7 +49,9 @@ def molecules_table(work: Path, limit: int = 0) -> tuple[Path, float]:
     for name in SETS:
         inputs, values, parts = _column(name, None, work)
         middle = np.median([value for value, part in zip(values, parts, strict=True) if part == "train"])
-        pairs = {parse_smiles(text).canonical: float(value > middle) for text, value in zip(inputs, values, strict=True)}
+        pairs = {
+            parse_smiles(text).canonical: float(value > middle) for text, value in zip(inputs, values, strict=True)
+        }
         columns[name] = dict(list(pairs.items())[: limit or None])
     path = work / f"molecules{limit or ''}.csv"
     _write(path, "smiles", columns)
@@ -72,9 +74,7 @@ _spelling: dict[object, str] = {}
 """The first formula seen of each composition, which is the same in all tasks."""
 
 
-def _one_each(
-    inputs: list[str], values: list[float], limit: int, key_of: Callable[[str], object]
-) -> dict[str, float]:
+def _one_each(inputs: list[str], values: list[float], limit: int, key_of: Callable[[str], object]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for row in np.random.default_rng(0).permutation(len(inputs)):
         try:

@@ -15,6 +15,7 @@ from matfm.chem.magpie import ElementTable, magpie_features
 from matfm.chem.selfies import selfies_to_smiles
 from matfm.chem.smiles import parse_smiles
 from matfm.chem.tanimoto import min_max_similarity, morgan_counts
+from matfm.core.kernel_ridge import rbf_kernel, squared_distances
 from matfm.errors import MatfmError
 from matfm.tasks.element_properties import magpie_table
 
@@ -84,14 +85,8 @@ def median_distance(support_SF: np.ndarray) -> float:
 
 def euclidean(left_RF: np.ndarray, right_SF: np.ndarray) -> np.ndarray:
     """Distances (R, S), float64."""
-    left, right = left_RF.astype(np.float64), right_SF.astype(np.float64)
-    squared = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2 * left @ right.T
-    return np.sqrt(squared.clip(0))
-
-
-def rbf_kernel(left_RF: np.ndarray, right_SF: np.ndarray, length: float) -> np.ndarray:
-    """exp(−|a − b|² / (2 ℓ²)), (R, S)."""
-    return np.exp(-(euclidean(left_RF, right_SF) ** 2) / (2 * length**2))
+    distances: np.ndarray = np.sqrt(squared_distances(left_RF, right_SF))
+    return distances
 
 
 KERNELS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
@@ -139,8 +134,8 @@ def classical_block(name: str, kind: str) -> FeatureBlock | None:
 def classical_features(block: FeatureBlock, inputs: Sequence[str], kind: str) -> np.ndarray:
     """Features (R, F), float32, of inputs that can be read.
 
-    ECFP: counts. Fractions: atomic fractions. Magpie: standardised by random compositions of one to five elements (always
-    the same ones) and cut at ±5, so that a row's features depend on that row alone.
+    ECFP: counts. Fractions: atomic fractions. Magpie: standardised by random compositions of one to five elements
+    (always the same ones) and cut at ±5, so that a row's features depend on that row alone.
 
     Raises:
         MatfmError: an input cannot be read, or holds an element without Magpie properties.

@@ -118,8 +118,8 @@ class EpisodeSampler:
         tasks = self.eligible(support)
         if not tasks:
             raise MatfmError(
-                f"no task has rows for {support} support examples in {self.ways} classes and {_FEWEST_QUERIES} queries; "
-                "choose a smaller support"
+                f"no task has rows for {support} support examples in {self.ways} classes and {_FEWEST_QUERIES} "
+                "queries; choose a smaller support"
             )
         return self._draw(int(generator.choice(tasks)), support, generator)
 
@@ -161,10 +161,8 @@ class EpisodeSampler:
             each = max(1, self.queries // len(spare))
             rest = np.concatenate([member[:each] for member in spare])
         else:  # one query of each class, so that every score is defined, and the others as they come
-            first, others = (
-                [member[:1] for member in spare],
-                generator.permutation(np.concatenate([m[1:] for m in spare])),
-            )
+            first = [member[:1] for member in spare]
+            others = generator.permutation(np.concatenate([member[1:] for member in spare]))
             rest = np.concatenate([*first, others])[: max(self.queries, len(spare))]
         number = {label: position for position, label in enumerate(classes)}
         told, asked = (np.array([float(number[labels_R[row]]) for row in part]) for part in (chosen, rest))
@@ -179,9 +177,7 @@ class EpisodeSampler:
         large = labels[counts >= each]
         classes = np.sort(generator.choice(large, self.ways, replace=False)) if len(large) > self.ways else large
         members = [rows[labels_R[rows] == label] for label in classes]
-        if sum(len(member) for member in members) < support + max(
-            _FEWEST_QUERIES, self.ways
-        ):  # the largest ones have enough
+        if sum(map(len, members)) < support + max(_FEWEST_QUERIES, self.ways):  # the largest ones have enough
             classes = np.sort(labels[np.argsort(-counts, kind="stable")[: self.ways]])
             members = [rows[labels_R[rows] == label] for label in classes]
         return classes.tolist(), members

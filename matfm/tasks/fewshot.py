@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from matfm.core.bundled import MODEL_FILE
 from matfm.core.config import to_mapping
 from matfm.core.loop_config import LoopOptions
 from matfm.core.optim import OptimizerConfig
 from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError
-from matfm.core.bundled import MODEL_FILE
 from matfm.models.fewshot_encoder import DESCRIPTION, FewShotConfig, FewShotEncoder, is_fewshot, load_fewshot
 from matfm.models.matbert import MatBERTModel
 from matfm.models.prototypes import DISTANCES
@@ -268,8 +268,6 @@ def _trained(
     beside = None
     if block is not None:
         beside = network_inputs(block, classical_features(block, data.inputs, encoder.kind))
-    import torch
-
     torch.manual_seed(config.seed)
     settings = FewShotConfig(
         config.distance, config.width, block.name if block else "none", block.width if block else 0,

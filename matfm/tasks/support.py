@@ -161,8 +161,8 @@ def labels_curve(
     """How scores grow with labels: repeatedly fit on a part of the examples and score the others.
 
     Returns:
-        For each size that leaves two examples or more: `labels`, `repeats`, and mean, low and high (95 % of the mean) of
-        each score. Where the last steps still rise by more than the interval, more labels will help.
+        For each size that leaves two examples or more: `labels`, `repeats`, and mean, low and high (95 % of the mean)
+        of each score. Where the last steps still rise by more than the interval, more labels will help.
 
     Raises:
         MatfmError: labels of one class only, or no size that can be tried.
@@ -232,4 +232,3 @@ def _nearest(left_RD: np.ndarray, right_SD: np.ndarray) -> tuple[np.ndarray, np.
         numbers.append(block.argmin(axis=1))
         distances.append(block.min(axis=1))
     return np.concatenate(numbers), np.concatenate(distances)
-

@@ -65,7 +65,11 @@ def test_gradients_are_those_of_the_function(episode, distance, refinements):
         head.log_scale = scale
         return F.cross_entropy(head(query, support, labels, CLASSES), torch.tensor([0, 1, 2, 0, 1]))
 
-    inputs = (query.requires_grad_(), support.requires_grad_(), torch.tensor(-1.0, dtype=torch.float64).requires_grad_())
+    inputs = (
+        query.requires_grad_(),
+        support.requires_grad_(),
+        torch.tensor(-1.0, dtype=torch.float64).requires_grad_(),
+    )
     assert torch.autograd.gradcheck(loss, inputs)
 
 

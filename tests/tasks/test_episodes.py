@@ -28,7 +28,11 @@ def table_of(rows=80, tasks=3, classes=2, missing=0.2, seed=0):
 
 
 @given(
-    st.sampled_from(["natural", "balanced"]), st.integers(2, 4), st.integers(4, 12), st.integers(2, 30), st.integers(0, 99)
+    st.sampled_from(["natural", "balanced"]),
+    st.integers(2, 4),
+    st.integers(4, 12),
+    st.integers(2, 30),
+    st.integers(0, 99),
 )
 def test_every_episode_obeys_its_laws(ratio, ways, support, queries, index):
     table = table_of(classes=5)

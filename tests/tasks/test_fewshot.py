@@ -259,7 +259,7 @@ def test_a_screener_ranks_what_is_like_the_known_ones(backbone, tmp_path):
     again = FewShotScreener(backbone, cache=tmp_path / "cache", device="cpu").fit(known, active)
     assert again.rank(library, top=20) == hits
     assert len(list((tmp_path / "cache").iterdir())) == 2
-    score, uncertainty, nearest = screener.score(["NaCl", "GaN"])
+    score, _, nearest = screener.score(["NaCl", "GaN"])
     assert score[0] > score[1]
     assert nearest.tolist() == [0, 9]
     assert screener.report(library[:-1]).classes == {"0.0": 6, "1.0": 4}

@@ -70,7 +70,9 @@ def test_blocks_are_columns(problem):
     with pytest.raises(ValueError, match="vectors have 6 columns and the blocks 7"):
         split_blocks(problem[0][:, :6], BLOCKS)
     points = problem[0][:9]
-    np.testing.assert_allclose(euclidean(points, points), np.linalg.norm(points[:, None] - points[None], axis=-1), atol=1e-3)
+    np.testing.assert_allclose(
+        euclidean(points, points), np.linalg.norm(points[:, None] - points[None], axis=-1), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine", "mahalanobis"])
