@@ -118,7 +118,7 @@ class KernelHead(nn.Module):
         middle, spread = values_S.mean(), values_S.std(correction=0)
         spread = torch.where(spread > 0, spread, 1.0)
         noise = self.log_noise.exp()
-        inner = self._kernel(support_SD, support_SD) + noise * torch.eye(len(support_SD), device=noise.device)
+        inner = self._kernel(support_SD, support_SD) + noise * torch.eye(len(support_SD)).to(support_SD)
         root = torch.linalg.cholesky(inner)
         across_SQ = self._kernel(support_SD, query_QD)
         weights_S1 = torch.cholesky_solve(((values_S - middle) / spread)[:, None], root)

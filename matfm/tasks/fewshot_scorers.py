@@ -174,6 +174,7 @@ _Candidate = tuple[tuple[float, float], ...]
 
 def _candidates(blocks: Sequence[FeatureBlock]) -> list[_Candidate]:
     """Every mixture of the blocks (alone, in equal parts, and in the shares of two) with every length scale."""
+    mixtures: list[tuple[float, ...]]
     if len(blocks) == 1:
         mixtures = [(1.0,)]
     elif len(blocks) == 2:
