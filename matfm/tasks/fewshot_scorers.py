@@ -52,7 +52,7 @@ class PrototypeScorer:
         self.classes_, numbers = np.unique(labels_S, return_inverse=True)
         if len(self.classes_) < 2:
             raise MatfmError(
-                f"all {len(numbers)} support examples have the label {self.classes_[0]!r}; give both classes"
+                f"all {len(numbers)} support examples have the label {self.classes_[0].item()!r}; give both classes"
             )
         self.support_ = self._prepared(support_vectors_SD)
         self.labels_ = torch.from_numpy(numbers.reshape(-1))
@@ -108,7 +108,7 @@ class KernelScorer:
         self.classes_, numbers = np.unique(labels_S, return_inverse=True)
         if len(self.classes_) < 2:
             raise MatfmError(
-                f"all {len(numbers)} support examples have the label {self.classes_[0]!r}; give others too"
+                f"all {len(numbers)} support examples have the label {self.classes_[0].item()!r}; give others too"
             )
         self.numeric_ = not np.isin(labels_S, (0, 1)).all() if self.regression is None else self.regression
         memberships = np.eye(len(self.classes_))[numbers.reshape(-1)][:, -1 if len(self.classes_) == 2 else 0 :]
@@ -126,7 +126,13 @@ class KernelScorer:
         return self._predict(split_blocks(np.asarray(vectors_BD), self.blocks_))[:2]
 
     def class_scores(self, vectors_BD: np.ndarray) -> np.ndarray:
-        """Estimates (B, C) of the membership of each class, in the order of `classes_`; they need not lie in 0 to 1."""
+        """Estimates (B, C) of the membership of each class, in the order of `classes_`; they need not lie in 0 to 1.
+
+        Raises:
+            MatfmError: the labels were taken as numbers.
+        """
+        if self.numeric_:
+            raise MatfmError("the labels were taken as numbers, not as classes; set regression to False")
         mean, _ = self.predict(vectors_BD)
         return np.concatenate([1 - mean, mean], axis=1) if mean.shape[1] == 1 else mean
 

@@ -121,7 +121,8 @@ class FewShotScreener(BaseEstimator):  # type: ignore[misc]
     def labels_curve(self, sizes: Sequence[int], repeats: int = 20, seed: int = 0) -> list[dict[str, float]]:
         """How well parts of the known examples predict the others; see `matfm.tasks.support.labels_curve`."""
         check_is_fitted(self, "scorer_")
-        return labels_curve(self._seen(self.support_), self.labels_, self._new_scorer, sizes, repeats, seed)
+        numbers = isinstance(self.scorer_, KernelScorer) and self.scorer_.numeric_
+        return labels_curve(self._seen(self.support_), self.labels_, self._new_scorer, sizes, repeats, seed, numbers)
 
     def _parts(self, library: Iterable[str]) -> Iterator[list[Hit]]:
         check_is_fitted(self, "scorer_")

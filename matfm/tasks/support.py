@@ -157,8 +157,11 @@ def labels_curve(
     sizes: Sequence[int],
     repeats: int = 20,
     seed: int = 0,
+    regression: bool = False,
 ) -> list[dict[str, float]]:
     """How scores grow with labels: repeatedly fit on a part of the examples and score the others.
+
+    Of each class (of numbers: from each side of their mean) one example or more is fitted, and one or more scored.
 
     Returns:
         For each size that leaves two examples or more: `labels`, `repeats`, and mean, low and high (95 % of the mean)
@@ -167,22 +170,23 @@ def labels_curve(
     Raises:
         MatfmError: labels of one class only, or no size that can be tried.
     """
-    classes, numbers = np.unique(labels_S, return_inverse=True)
-    numbers = numbers.reshape(-1)
-    counts = np.bincount(numbers)
-    possible = [size for size in sizes if len(classes) <= size <= len(numbers) - len(classes)]
-    if len(classes) < 2 or counts.min() < 2 or not possible:
+    labels = np.asarray(labels_S)
+    groups, group_S = np.unique(labels > labels.mean() if regression else labels, return_inverse=True)
+    told_S = labels.astype(np.float64) if regression else group_S
+    possible = [size for size in sizes if len(groups) <= size <= len(labels) - len(groups)]
+    if len(groups) < 2 or np.bincount(group_S).min() < 2 or not possible:
         raise MatfmError(
-            f"{len(numbers)} labels in {len(classes)} classes cannot be tried at the sizes {list(sizes)}; "
-            "each class needs two examples, and each size must leave some"
+            f"{len(labels)} labels in {len(groups)} classes cannot be tried at the sizes {list(sizes)}; each class "
+            "(of numbers: each side of their mean) needs two examples, and each size must leave some"
         )
     rows = []
     for size in possible:
         found: list[dict[str, float]] = []
         for repeat in range(repeats):
-            inside = _part_with_all_classes(numbers, size, np.random.default_rng([seed, size, repeat]))
-            fitted = scorer().fit(vectors_SD[inside], numbers[inside])
-            found.append(episode_scores(numbers[~inside].astype(float), fitted.class_scores(vectors_SD[~inside])))
+            inside = _part_with_all_classes(group_S, size, np.random.default_rng([seed, size, repeat]))
+            fitted, rest = scorer().fit(vectors_SD[inside], told_S[inside]), vectors_SD[~inside]
+            scores = fitted.score(rest)[0][:, None] if regression else fitted.class_scores(rest)
+            found.append(episode_scores(told_S[~inside].astype(np.float64), scores, regression))
         row: dict[str, float] = {"labels": size, "repeats": repeats}
         for metric in found[0]:
             values = np.array([one[metric] for one in found if metric in one])
@@ -211,16 +215,21 @@ def _part_with_all_classes(numbers_S: np.ndarray, size: int, generator: np.rando
 
 
 def _spread_out(vectors_LD: np.ndarray, count: int, generator: np.random.Generator) -> list[int]:
-    """Rows of the starts of k-means++ (Arthur and Vassilvitskii 2007)."""
+    """Rows of the starts of greedy k-means++ (Arthur and Vassilvitskii 2007): of several draws the best is taken.
+
+    A single draw misses a small cluster too often, and k-means does not recover from that.
+    """
+    trials = 2 + int(np.log(count))
     chosen = [int(generator.integers(len(vectors_LD)))]
     squared_L = euclidean(vectors_LD, vectors_LD[chosen])[:, 0] ** 2
     while len(chosen) < count:
-        squared_L[chosen] = 0
-        total = squared_L.sum()
         left = np.setdiff1d(np.arange(len(vectors_LD)), chosen)
-        probability = None if total <= 0 else squared_L[left] / squared_L[left].sum()
-        chosen.append(int(generator.choice(left, p=probability)))
-        squared_L = np.minimum(squared_L, euclidean(vectors_LD, vectors_LD[chosen[-1:]])[:, 0] ** 2)
+        total = squared_L[left].sum()
+        drawn = generator.choice(left, trials, p=None if total <= 0 else squared_L[left] / total)
+        nearer_LN = np.minimum(squared_L[:, None], euclidean(vectors_LD, vectors_LD[drawn]) ** 2)
+        best = nearer_LN.sum(axis=0).argmin()
+        chosen.append(int(drawn[best]))
+        squared_L = nearer_LN[:, best]
     return chosen
 
 

@@ -78,13 +78,14 @@ def test_blocks_are_columns(problem):
 @pytest.mark.parametrize("distance", ["euclidean", "cosine", "mahalanobis"])
 def test_prototypes_tell_the_classes(problem, distance):
     vectors, labels = problem
-    scorer = PrototypeScorer(distance).fit(vectors[:20, :4], labels[:20])
-    score, uncertainty, nearest = scorer.score(vectors[20:, :4])
-    assert ((score > 0.5) == labels[20:]).mean() > 0.75
+    vectors = vectors[:, :4] - np.array([2, 0, 0, 0], np.float32)  # the classes lie on two sides of the origin
+    scorer = PrototypeScorer(distance).fit(vectors[:20], labels[:20])
+    score, uncertainty, nearest = scorer.score(vectors[20:])
+    assert ((score > 0.5) == labels[20:]).mean() > 0.85
     assert ((score >= 0) & (score <= 1)).all()
     np.testing.assert_allclose(uncertainty, np.sqrt(score * (1 - score)))
-    assert (labels[nearest] == labels[20:]).mean() > 0.7
-    np.testing.assert_allclose(scorer.class_scores(vectors[20:, :4]).sum(axis=1), 1)
+    assert (labels[nearest] == labels[20:]).mean() > 0.8
+    np.testing.assert_allclose(scorer.class_scores(vectors[20:]).sum(axis=1), 1)
 
 
 def test_a_trained_head_is_used_as_it_is(problem):
@@ -124,6 +125,8 @@ def test_the_kernel_regresses_numbers_and_tells_several_classes(problem):
     score, std, _ = KernelScorer(BLOCKS).fit(vectors[:40], values[:40]).score(vectors[40:])
     assert np.abs(score - values[40:]).mean() < 0.6 * np.abs(values[40:] - values[:40].mean()).mean()
     assert (std > 0).all()
+    with pytest.raises(MatfmError, match="labels were taken as numbers"):
+        KernelScorer(BLOCKS).fit(vectors[:40], values[:40]).class_scores(vectors[40:])
     classes = np.digitize(vectors[:, 0], [0.5, 3.0])
     scorer = KernelScorer(BLOCKS, regression=False).fit(vectors[:40], classes[:40])
     assert scorer.class_scores(vectors[40:]).shape == (20, 3)
