@@ -115,7 +115,9 @@ class SupportReport:
         return asdict(self)
 
 
-def support_report(support_SD: np.ndarray, labels_S: Sequence[Any] | np.ndarray, library_LD: np.ndarray) -> SupportReport:
+def support_report(
+    support_SD: np.ndarray, labels_S: Sequence[Any] | np.ndarray, library_LD: np.ndarray
+) -> SupportReport:
     """Measured by the Euclidean distance of the vectors.
 
     Raises:
