@@ -69,7 +69,7 @@ def config_of(table, backbone, **changes):
         "device": "cpu",
         "episodes": {"support": [8], "queries": 16, "copies": 2},
         "train": {"steps": 6, "accumulate": 2, "evaluations": 2, "valid_episodes": 3, "checkpoint_every": 2},
-        "evaluate": {"episodes": 3, "methods": ["prototypes", "kernel", "rf", "lr", "knn", "gp", "linear-probe"]},
+        "evaluate": {"episodes": 2, "methods": ["prototypes", "kernel", "rf", "lr", "knn", "gp", "linear-probe"]},
     }
     return from_mapping(fewshot.FewshotConfig, {**values, **changes}, "test")
 
@@ -84,8 +84,8 @@ def test_a_run_trains_evaluates_and_leaves_a_backbone(backbone, task_csv, tmp_pa
     assert methods == {"prototypes", "kernel", "rf", "lr", "knn", "gp", "linear-probe"}
     row = next(row for row in summary["metrics"] if row["method"] == "kernel" and row["metric"] == "delta_auprc")
     assert row["interval"][0] <= row["value"] <= row["interval"][1]
-    assert (row["episodes"], row["tasks"], row["support"]) == (3, 1, 8)
-    assert len((out / "episodes.jsonl").read_text().splitlines()) == 3 * 7
+    assert (row["episodes"], row["tasks"], row["support"]) == (2, 1, 8)
+    assert len((out / "episodes.jsonl").read_text().splitlines()) == 2 * 7
     assert fewshot.run(config_of(task_csv, backbone), out, resume=True) == summary
     assert is_fewshot(str(out))
     evaluated = fewshot.run(
