@@ -21,7 +21,7 @@ from matfm.models.fewshot_encoder import DESCRIPTION, FewShotConfig, FewShotEnco
 from matfm.models.matbert import MatBERTModel
 from matfm.models.prototypes import DISTANCES
 from matfm.models.saving import load_model
-from matfm.models.strategies import STRATEGIES
+from matfm.models.strategies import STRATEGIES, StrategyOptions
 from matfm.tasks.classical_features import CHOICES, classical_block, classical_features, network_inputs
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import EncodedRows, RowEncoder, parse_number
@@ -43,6 +43,7 @@ from matfm.tasks.tables import Chunk, read_table
 
 # R rows, T tasks
 
+IN_PLACE = tuple(name for name in STRATEGIES if not StrategyOptions(strategy=name).adds_delta)
 LABELS = ("classes", "median", "quantiles", "numbers")
 CLASS_METRICS, NUMBER_METRICS = ("delta_auprc", "roc_auc", "accuracy"), ("mae", "r2")
 
@@ -90,8 +91,8 @@ class TrainConfig(LoopOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.strategy not in STRATEGIES:
-            raise MatfmError(f"train.strategy is {self.strategy!r}; choose one of {', '.join(STRATEGIES)}")
+        if self.strategy not in IN_PLACE:
+            raise MatfmError(f"train.strategy is {self.strategy!r}; choose one of {', '.join(IN_PLACE)}")
         if self.steps < 1 or self.evaluations < 1 or self.valid_episodes < 1:
             raise MatfmError("train.steps, evaluations and valid_episodes must be at least 1")
 

@@ -125,7 +125,7 @@ def finetuning(problem: FewShotProblem) -> np.ndarray:
     """The whole encoder with a fresh head, trained on the support for 30 epochs as `matfm finetune` does."""
     task = "regression" if problem.regression else "classification"
     config = FitConfig(backbone=problem.backbone, task=task, epochs=FINETUNING_EPOCHS)
-    names = None if problem.regression else tuple(str(number) for number in range(problem.classes))
+    names = None if problem.regression else (tuple(str(number) for number in range(problem.classes)),)
     train, query = (Examples(problem.encoder(part).tokens) for part in (problem.support_inputs, problem.query_inputs))
     train.tokens.targets_RK = problem.labels_S[:, None].astype(np.float32)
     targets = with_heads(Targets((Property("label", ""),), names), config, train)

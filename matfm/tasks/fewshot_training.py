@@ -16,7 +16,7 @@ from matfm.core.optim import OptimizerConfig
 from matfm.core.step import Evaluation, StepFunction, StepOutput
 from matfm.core.trainer import fit, remove_checkpoints
 from matfm.models.fewshot_encoder import FewShotEncoder, save_fewshot
-from matfm.models.strategies import apply_strategy
+from matfm.models.strategies import StrategyOptions, apply_strategy
 from matfm.tasks.episodes import IS_QUERY, LABEL, EpisodeBatches, EpisodeSampler, episode_batch
 
 # B sequences, Q queries, S support, F classical features
@@ -120,7 +120,7 @@ def meta_train(
         validation: sampler, number of episodes, and steps between evaluations; the best weights are kept.
         resume: go on from the newest checkpoint.
     """
-    apply_strategy(model, strategy, model.layers_from_top)
+    apply_strategy(model.matbert, StrategyOptions(strategy=strategy), model.matbert.layers_from_top)
     regression = batches.sampler.table.regression
     for name, parameter in model.named_parameters():  # what stands on the encoder is trained, but for the unused head
         if not name.startswith("matbert."):
