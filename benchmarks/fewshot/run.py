@@ -117,6 +117,7 @@ def configured(study: Study, table: Path, arguments: argparse.Namespace) -> fews
     train = tables.MOLECULES_TRAIN if molecules else tables.COMPOSITIONS_TRAIN
     test = tables.MOLECULES_TEST if molecules else tables.COMPOSITIONS_TEST
     valid = train[-arguments.valid :] if arguments.valid else ()
+    sizes = tuple(size for size in study.sizes if not arguments.limit or size + 8 <= arguments.limit)
     return fewshot.FewshotConfig(
         table=str(table),
         input="smiles" if molecules else "formula",
@@ -130,7 +131,7 @@ def configured(study: Study, table: Path, arguments: argparse.Namespace) -> fews
         width=arguments.width,
         seed=arguments.seed,
         device=arguments.device,
-        episodes=fewshot.EpisodeConfig(ways=study.ways, support=study.sizes, queries=64, ratio=study.ratio),
+        episodes=fewshot.EpisodeConfig(ways=study.ways, support=sizes, queries=64, ratio=study.ratio),
         train=fewshot.TrainConfig(
             steps=arguments.steps,
             accumulate=arguments.accumulate,

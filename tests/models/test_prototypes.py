@@ -56,7 +56,7 @@ def test_euclidean_and_cosine_equal_their_definitions(episode):
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-@pytest.mark.parametrize("refinements", [0, 2])
+@pytest.mark.parametrize("refinements", [0, 1])
 def test_gradients_are_those_of_the_function(episode, distance, refinements):
     query, support, labels, _ = episode
     head = PrototypeHead(distance, WIDTH, refinements).double()

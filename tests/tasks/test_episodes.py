@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matfm import MatfmError
@@ -27,6 +27,7 @@ def table_of(rows=80, tasks=3, classes=2, missing=0.2, seed=0):
     return TaskTable(tuple(f"t{task}" for task in range(tasks)), labels)
 
 
+@settings(max_examples=60)
 @given(
     st.sampled_from(["natural", "balanced"]),
     st.integers(2, 4),
