@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matfm.models.matgpt_config import MatGPTConfig
     from matfm.models.matt5 import MatT5ForConditionalGeneration, MatT5Model
     from matfm.models.matt5_config import MatT5Config
+    from matfm.tasks.fewshot_screener import FewShotScreener
 
 __version__ = "0.1.0"
 
@@ -57,11 +58,13 @@ _HOMES = {
     "EmbeddingTransformer": "matfm.estimators",
     "PropertyRegressor": "matfm.estimators",
     "PropertyClassifier": "matfm.estimators",
+    "FewShotScreener": "matfm.tasks.fewshot_screener",
 }
 
 __all__ = [
     "CompositionTokenizer",
     "EmbeddingTransformer",
+    "FewShotScreener",
     "Formula",
     "FormulaWarning",
     "JointTokenizer",

@@ -81,3 +81,19 @@ def count_tanimoto(left_RF: np.ndarray, right_SF: np.ndarray) -> np.ndarray:
     totals = left_RF.sum(axis=1, dtype=np.float64)[:, None] + right_SF.sum(axis=1, dtype=np.float64)[None, :]
     larger = totals - smaller
     return np.divide(smaller, larger, out=np.ones_like(smaller), where=larger > 0)
+
+
+def min_max_similarity(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`count_tanimoto` of any numbers that are not negative: Σ min / Σ max, (R, S), float64; 1 for two rows of zeros.
+
+    Args:
+        left: shape (R, W).
+        right: shape (S, W), few rows that are mostly zero: only their other columns are read.
+    """
+    by_column = np.ascontiguousarray(left.T)
+    common = np.empty((len(left), len(right)))
+    for column, row in enumerate(right):
+        present = np.flatnonzero(row)
+        common[:, column] = np.minimum(by_column[present], row[present, None]).sum(axis=0, dtype=np.float64)
+    union = left.sum(axis=1, dtype=np.float64)[:, None] + right.sum(axis=1, dtype=np.float64)[None, :] - common
+    return np.divide(common, union, out=np.ones_like(common), where=union > 0)

@@ -127,6 +127,16 @@ def finetune(
 
 
 @app.command()
+def fewshot(config: str, out: Out, settings: Settings = [], resume: Resume = False) -> None:  # noqa: B006 (Typer copies)
+    """Train an encoder over many small tasks and score few-shot methods on others, as CONFIG.toml says."""
+    from matfm.core.config import apply_overrides, from_mapping, load_toml
+    from matfm.tasks import fewshot as task
+
+    values = apply_overrides(load_toml(config), settings)
+    finish(task.run(from_mapping(task.FewshotConfig, values, config), out, resume))
+
+
+@app.command()
 def predict(
     run: Annotated[str, typer.Argument(help="Run directory, or the name of bundled weights.")],
     table: Annotated[str, typer.Argument(help="Table to read; - is CSV on standard input.")],

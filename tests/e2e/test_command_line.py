@@ -325,6 +325,7 @@ def test_options_are_those_of_the_contract():
         "pretrain": {"--set", "--out", "--resume"},
         "finetune": {"--input", "--target", "--out", "--kind", "--task", "--backbone", "--strategy", "--split",
                      "--ensemble", "--epochs", "--seed", "--device", "--on-bad", "--set", "--resume"},
+        "fewshot": {"--set", "--out", "--resume"},
         "translate": {"--input", "--to", "--out", "--ask", "--beams", "--device"},
         "predict": {"--input", "--out", "--interval", "--interval-method", "--interval-groups", "--calibrated",
                     "--mc-dropout", "--seed", "--domain", "--device", "--resume"},
