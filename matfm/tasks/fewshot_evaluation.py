@@ -144,8 +144,9 @@ def summarise(records: Sequence[dict[str, Any]], metrics: Sequence[str]) -> list
                 if method != "rf" and any(paired.values()):
                     difference, half = _mean_and_half({task: found for task, found in paired.items() if found})
                     row |= {"minus_rf": difference, "minus_rf_interval": [difference - half, difference + half]}
-                    base = _mean_and_half(forest)[0]
-                    row["ratio_to_rf"] = mean / base if base > 0 else None
+                    shared = {task: {n: forest[task][n] for n in found} for task, found in paired.items() if found}
+                    base = _mean_and_half(shared)[0]
+                    row["ratio_to_rf"] = 1 + difference / base if base > 0 else None  # on the same episodes
                 rows.append(row)
     return rows
 

@@ -246,6 +246,8 @@ def test_scores_of_an_episode_and_their_intervals():
     assert forest["value"] == pytest.approx(0.2)
     assert other["minus_rf_interval"] == pytest.approx([0.1, 0.1])
     assert other["ratio_to_rf"] == pytest.approx(1.5)
+    easier = {"task": "b", "support": 16, "episode": 9, "method": "rf", "delta_auprc": 0.9}  # not answered by the other
+    assert summarise([*records, easier], ["delta_auprc"])[1]["ratio_to_rf"] == pytest.approx(1.5)
 
 
 def test_a_screener_ranks_what_is_like_the_known_ones(backbone, tmp_path):
