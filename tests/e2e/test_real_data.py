@@ -107,7 +107,7 @@ def test_shipped_weights_know_some_chemistry():
         MatBERTForProperty.from_pretrained("matbert-small"),
     )
     batch = tokenizer(["NaCl", "MgO", "Fe", "Cu3Au"], padding=True, return_tensors="pt")
-    enthalpy, gap, _, volume = model.eval()(**batch).logits.T
+    enthalpy, gap, _, volume = model.eval()(**batch).logits.T[:4]  # OQMD's; AFLOW's follow
     assert enthalpy[0] < -1.5
     assert enthalpy[1] < -2.5
     assert gap[:2].min() > 3

@@ -80,7 +80,7 @@ def test_a_continued_run_keeps_its_split(small_table, tmp_path, monkeypatch):
     finetune(small_table, out, "group")
     before = (out / "split.json").read_bytes()
     (out / "summary.json").unlink()
-    monkeypatch.setattr("matfm.tasks.finetune.make_split", None)
+    monkeypatch.setattr("matfm.tasks.splitting.make_split", None)
     finetune(small_table, out, "group", "--resume")
     assert (out / "split.json").read_bytes() == before
     with pytest.raises(ValueError, match="was begun with another split"):

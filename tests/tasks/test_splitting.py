@@ -24,7 +24,7 @@ SHARES = (0.1, 0.2)
 def usable(inputs, kind="composition", skip=(), classes=None, **columns):
     rows = np.array([row for row in range(len(inputs)) if row not in skip])
     values = np.arange(len(inputs), dtype=float)[rows, None]
-    targets = values if classes is None else values % len(classes)
+    targets = values if classes is None else values % len(classes[0])
     return UsableRows(Chunk({"input": inputs, **columns}, 0), "t.csv", "input", kind, rows, targets, classes)
 
 

@@ -163,7 +163,7 @@ def test_strategies_are_compared_on_one_split_and_the_comparison_is_resumed(back
     result = CliRunner().invoke(app, call)
     assert result.exception is None, result.exception
     summary = json.loads(result.stdout.splitlines()[-1])
-    rows = list(csv.DictReader((out / "comparison.csv").open()))
+    rows = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
     assert [row["strategy"] for row in rows] == ["full", "prompt"]
     assert [float(row["learning_rate"]) for row in rows] == [
         optimizer_of(name).learning_rate for name in ("full", "prompt")
@@ -173,7 +173,7 @@ def test_strategies_are_compared_on_one_split_and_the_comparison_is_resumed(back
     gain = (summary["dummy"]["test"] - prompt["test"]) / (summary["dummy"]["test"] - full["test"])
     assert prompt["test_share_of_full"] == pytest.approx(gain)
     assert full["valid_share_of_full"] == 1
-    assert full["peak_mb"] > full["start_mb"] > 10
+    assert full["peak_mb"] >= full["start_mb"] > 10
     splits = {json.loads((out / name / "summary.json").read_text())["split_sha256"] for name in ("full", "prompt")}
     assert len(splits) == 1
     made = read_table(str(out / "full" / "predictions.parquet")).columns

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from matfm import MatfmError
 from matfm.models.inference import predict_properties
@@ -180,7 +181,7 @@ def test_cross_conformal_members_leave_out_their_fold_and_are_calibrated_on_it(t
     assert len(held.true_R) == len(train)
     for number, folder in enumerate([run, run / "ensemble" / "1", run / "ensemble" / "2"]):
         cells = [rows["formula"][train[row]] for row in np.flatnonzero(held.fold_R == number)]
-        own = predict_properties(load_predictor(folder), encode_formulas(cells).tokens, "cpu")[:, 0]
+        own = predict_properties(load_predictor(folder), encode_formulas(cells).tokens, torch.device("cpu"))[:, 0]
         np.testing.assert_allclose(held.rows.value_R[held.fold_R == number], own, atol=1e-5)
     columns, _ = predicted(tmp_path, interval=0.9)
     assert (numbers(columns, "predicted_band_gap_lower") <= numbers(columns, "predicted_band_gap_upper")).all()
