@@ -50,15 +50,6 @@ def load_model(cls: Any, name: str) -> Any:
         raise MatfmError(f"the weights {name!r} cannot be loaded: {reason}") from error
 
 
-def saved_architecture(name: str) -> dict[str, Any]:
-    """What `config.json` of a folder or Hub id says. Raises MatfmError where it is missing or damaged."""
-    try:
-        architecture: dict[str, Any] = PreTrainedConfig.get_config_dict(name)[0]
-    except OSError as error:
-        raise MatfmError(f"the weights {name!r} cannot be loaded: {' '.join(str(error).split())}") from error
-    return architecture
-
-
 @contextmanager
 def without_bars() -> Iterator[None]:
     """Transformers draws a bar for every small file; put its setting back afterwards."""
