@@ -431,4 +431,4 @@ def test_no_text_of_ten_thousand_characters_takes_long(text):
             formula = read_formula(text, variables=variables)
             assert str(formula)
             assert formula.reduced
-    assert time.thread_time() - started < 0.5
+    assert time.thread_time() - started < 5  # alone a tenth of a second at most

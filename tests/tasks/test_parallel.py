@@ -162,6 +162,9 @@ def test_when_the_parent_goes_the_workers_go(tmp_path, how, wait):
     _, errors = parent.communicate(timeout=20)  # ends when every process that holds the pipe of errors has ended
     assert parent.returncode != 0
     assert errors.count("Traceback") <= (how is signal.SIGINT)
+    deadline = time.monotonic() + 20  # a process closes its pipes a moment before it is gone
+    while alive(parent.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not alive(parent.pid)
 
 
