@@ -19,6 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import baselines
+from benchmarks.arguments import chosen
 from benchmarks.contamination import Pretraining
 from benchmarks.frozen import embeddings
 from benchmarks.labelled import LabelledTable, labelled
@@ -70,14 +71,6 @@ def main() -> None:
             summarise(RESULTS, task)
     if refused:
         raise MatfmError("; ".join(refused))
-
-
-def chosen(text: str, known: tuple[str, ...]) -> list[str]:
-    """Comma-separated names; `all` for every one."""
-    names = list(known) if text == "all" else text.split(",")
-    if unknown := [name for name in names if name not in known]:
-        raise SystemExit(f"there is no {unknown[0]!r}; choose of {', '.join(known)}")
-    return names
 
 
 @dataclass

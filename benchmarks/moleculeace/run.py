@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import baselines
+from benchmarks.arguments import chosen
 from benchmarks.contamination import Pretraining
 from benchmarks.frozen import embeddings
 from benchmarks.labelled import LabelledTable, labelled
@@ -84,14 +85,6 @@ def main() -> None:
     for name in chosen(arguments.sets, SETS):
         Scorer(arguments, name, pretraining).run(models)
     summarise(RESULTS, SETS)
-
-
-def chosen(text: str, known: tuple[str, ...]) -> list[str]:
-    """Comma-separated names; `all` for every one."""
-    names = list(known) if text == "all" else text.split(",")
-    if unknown := [name for name in names if name not in known]:
-        raise SystemExit(f"there is no {unknown[0]!r}; choose of {', '.join(known)}")
-    return names
 
 
 @dataclass

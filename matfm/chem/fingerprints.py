@@ -20,12 +20,12 @@ _BLOCK = 1024
 """Rows of a block of a similarity matrix."""
 
 
-def morgan_fingerprints(molecules: Sequence[Any]) -> np.ndarray:
-    """Packed bits of Morgan fingerprints (radius 2, 2048 bits, no stereo) of RDKit molecules: (R, W), uint8."""
+def morgan_fingerprints(molecules: Sequence[Any], bits: int = BITS) -> np.ndarray:
+    """Packed bits of Morgan fingerprints (radius 2, no stereo) of RDKit molecules: (R, bits / 8), uint8."""
     from rdkit.Chem import rdFingerprintGenerator
 
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-    packed_RW = np.zeros((len(molecules), BITS // 8), np.uint8)
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=bits)
+    packed_RW = np.zeros((len(molecules), bits // 8), np.uint8)
     for row, molecule in enumerate(molecules):
         packed_RW[row] = np.packbits(generator.GetFingerprintAsNumPy(molecule))
     return packed_RW

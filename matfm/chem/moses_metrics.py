@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from matfm.chem.fingerprints import tanimoto
+from matfm.chem.fingerprints import morgan_fingerprints, tanimoto
 from matfm.chem.synthetic_accessibility import synthetic_accessibility
 
 # R reference molecules, G generated ones, W bytes of a fingerprint
 
-RADIUS, BITS = 2, 1024
+BITS = 1024
 FEWEST_RINGS = 2
 """Scaffolds with fewer rings do not count."""
 _BLOCK = 4096
@@ -24,13 +24,7 @@ _BLOCK = 4096
 
 def moses_fingerprints(molecules: Sequence[Any]) -> np.ndarray:
     """Packed bits of Morgan fingerprints (radius 2, 1024 bits), (G, W) uint8."""
-    from rdkit.Chem import rdFingerprintGenerator
-
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-    packed_GW = np.zeros((len(molecules), BITS // 8), np.uint8)
-    for row, molecule in enumerate(molecules):
-        packed_GW[row] = np.packbits(generator.GetFingerprintAsNumPy(molecule))
-    return packed_GW
+    return morgan_fingerprints(molecules, BITS)
 
 
 def nearest_similarity(reference_RW: np.ndarray, generated_GW: np.ndarray) -> float:

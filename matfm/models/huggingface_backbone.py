@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
-from transformers import initialization as init
 from transformers.utils import logging
 
 from matfm.core.bundled import resolve_weights
@@ -36,13 +35,6 @@ class HuggingFacePreTrainedModel(FamilyPreTrainedModel):
     base_model_prefix = "backbone"
     accepts_loss_kwargs = False  # as MatBERT's, the losses are means of a batch
     _keys_to_ignore_on_load_unexpected = [r"^property_head\."]
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, PropertyHead):
-            for name, value in module.initial.items():
-                init.constant_(getattr(module, name), value)
 
 
 class HuggingFaceModel(HuggingFacePreTrainedModel):

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.utils import ModelOutput
 
@@ -39,13 +38,6 @@ class MatBERTPreTrainedModel(FamilyPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [
         rf"^{part}\." for part in ("lm_head", "property_head", "embed_query", "fingerprint_head", "amount_head")
     ]
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, PropertyHead):
-            for name, value in module.initial.items():
-                init.constant_(getattr(module, name), value)
 
 
 class MatBERTModel(MatBERTPreTrainedModel):

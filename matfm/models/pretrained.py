@@ -14,6 +14,7 @@ from transformers import initialization as init
 from matfm.core.acceleration import checkpoint_activations, keep_activations
 from matfm.core.bundled import bundled_or_same
 from matfm.core.positions import LearnedPositions, NoPositions, Rotary, SinusoidalPositions
+from matfm.models.heads import PropertyHead
 
 
 class FamilyPreTrainedModel(PreTrainedModel):
@@ -64,6 +65,9 @@ class FamilyPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
             if isinstance(module, nn.LayerNorm):
                 init.zeros_(module.bias)
+        elif isinstance(module, PropertyHead):
+            for name, value in module.initial.items():
+                init.constant_(getattr(module, name), value)
 
 
 def mask_or_ones(mask_BT: Tensor | None, like: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from matfm.chem.augment import enumerate_smiles
 from matfm.chem.descriptors import descriptor_values
+from matfm.chem.fingerprints import morgan_fingerprints
 from matfm.chem.line_corpus import first_field
 from matfm.chem.molecule_units import molecule_units, selfies_units
 from matfm.chem.selfies import selfies_to_smiles, smiles_to_selfies
@@ -213,14 +214,7 @@ def _key(canonical: str) -> int:
 
 def _fingerprints(molecules: list[Any], bits: int) -> np.ndarray:
     """Packed bits of Morgan fingerprints of radius 2, (R, W)."""
-    from rdkit.Chem import rdFingerprintGenerator
-
-    packed_RW = np.zeros((len(molecules), bits // 8), np.uint8)
-    if bits:
-        generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=bits)
-        for row, molecule in enumerate(molecules):
-            packed_RW[row] = np.packbits(generator.GetFingerprintAsNumPy(molecule))
-    return packed_RW
+    return morgan_fingerprints(molecules, bits) if bits else np.zeros((len(molecules), 0), np.uint8)
 
 
 def _joined(shards: list[tuple[int, Path]], plan: MoleculePlan) -> DescribedMolecules:
