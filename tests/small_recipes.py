@@ -12,6 +12,7 @@ TABLES = {
     "mp_like": "formula,gap\nFe4O6,0.6\nZnO,0.7\nGa1N1,1.8\nTe,\n",
     "bench": "formula,gap\nNaCl,5.1\nZnO,0.8\nAlN,4\nFeO,0\nCu,0\nMgO2,1\n",
     "twice": "formula,gap\nFe2O3,3\nFe4O6,1\nFe6O9,\nGaN,\n",
+    "imagined": "formula,gap\nNaCl,5\nNaCl3,1\nFeCr,0\n",
     "flat": "s,part\nCCO,train\nc1ccccc1O,train\nCC(=O)O,test\nCCN,train\nOCCO,train\n",
     "potency": "s,y,part\nOCC,-3,train\nOC(=O)C,-2,test\nC(N)C,-1,test\nC1=CC=CC=C1O,0,train\nCl/C=C/Cl,1,train\n",
 }
@@ -55,6 +56,7 @@ def small_recipes(tmp_path, monkeypatch):
         "mp_like": composition("mp_like", 4, "mp"),
         "bench": composition("bench", 6, "mp", folds),
         "twice": composition("twice", 4, "oqmd"),
+        "imagined": composition("imagined", 3, "nobody"),
         "flat": recipe_text("flat", "smiles", molecules.format("flat"), 5, 'inputs = "canonical"'),
         "potency": recipe_text("potency", "smiles", molecules.format("potency") + potency, 5, 'origin = "chembl"'),
         "all_formulas": merge_text(

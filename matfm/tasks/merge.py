@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from matfm.chem.composition_validity import electronegativity_balanced
 from matfm.chem.formula import read_formula
 from matfm.chem.formula_text import formula_text
 from matfm.chem.identity import Identities
@@ -136,7 +137,17 @@ def _inputs(part: Part, recipe: Recipe, fetch: Fetch) -> Iterator[tuple[int, str
     wanted = _in_split(part, recipe, gathered.texts)
     for row, text in enumerate(gathered.inputs):
         if (wanted is None or wanted[row]) and (part.share == 1 or _share_of(text) < part.share):
-            yield row, text
+            if not part.balanced or _may_exist(text):
+                yield row, text
+
+
+def _may_exist(text: str) -> bool:
+    """Whether a composition is balanced; what cannot be read is left for the rejects."""
+    try:
+        formula = read_formula(text)
+    except MatfmError:
+        return True
+    return electronegativity_balanced(formula)
 
 
 def _share_of(text: str) -> float:

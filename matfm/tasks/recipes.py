@@ -143,6 +143,9 @@ class Part:
     """What is made of several labels of one row: first, mean or min."""
     share: float = 1.0
     """Share of these rows that is taken, chosen by a hash of the formula, SMILES or SELFIES as it is written."""
+    balanced: bool = False
+    """Only compositions that are charge neutral with every cation less electronegative than every anion, or metals
+    alone (`matfm.chem.composition_validity`)."""
 
     def __post_init__(self) -> None:
         if self.reduce not in REDUCTIONS:
@@ -209,6 +212,8 @@ class Recipe:
             raise MatfmError("a recipe needs [source] and [[tables]], or [merge]")
         if self.merge is not None and (self.source or self.tables):
             raise MatfmError("a recipe with [merge] has no [source] and no [[tables]] of its own")
+        if self.merge is not None and self.kind != "composition" and any(part.balanced for part in self.merge.parts):
+            raise MatfmError(f"balanced is for parts with compositions, but kind is {self.kind!r}")
 
     @property
     def input(self) -> str:

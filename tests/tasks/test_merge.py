@@ -178,3 +178,16 @@ def test_a_share_of_a_part_is_the_same_rows_every_time(small_recipes, tmp_path):
     path.write_text(path.read_text().replace("0.6", "1.5"))
     with pytest.raises(MatfmError, match=r"share of part 'oqmd_like' is 1\.5; it must be above 0 and at most 1"):
         run(BuildConfig(str(path), str(tmp_path / "again")))
+
+
+def test_a_part_may_be_limited_to_balanced_compositions(small_recipes, tmp_path):
+    start = (small_recipes / "all_formulas.toml").read_text().partition("[merge]")[0]
+    path = small_recipes / "possible.toml"
+    path.write_text(
+        start.replace("rows = 11", "rows = 2") + '[merge]\nparts = [{ recipe = "imagined", balanced = true }]\n'
+    )
+    table = pq.read_table(run(BuildConfig(str(path), str(tmp_path / "out")))["table"])
+    assert table["formula"].to_pylist() == ["ClNa", "CrFe"], "NaCl3 has no neutral charges; metals are an alloy"
+    path.write_text(path.read_text().replace('kind = "composition"', 'kind = "smiles"'))
+    with pytest.raises(MatfmError, match="balanced is for parts with compositions, but kind is 'smiles'"):
+        run(BuildConfig(str(path), str(tmp_path / "again")))
