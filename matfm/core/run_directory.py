@@ -21,8 +21,14 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def open(cls, path: Path, config: dict[str, Any], resume: bool) -> RunDirectory:
+    def open(cls, path: Path, config: dict[str, Any], resume: bool, free: frozenset[str] = frozenset()) -> RunDirectory:
         """Create the folder, or with `resume` continue in it.
+
+        Args:
+            path: the folder.
+            config: the resolved configuration.
+            resume: whether a run that is there continues.
+            free: dotted names of what may differ from when it was begun, because it changes no result.
 
         Raises:
             MatfmError: the folder cannot be written, holds another run, or was begun with another configuration.
@@ -34,7 +40,7 @@ class RunDirectory:
         if previous is not None:
             if not resume:
                 raise MatfmError(f"{path} already holds a run; continue it with --resume, or choose another --out")
-            changed = _first_difference(previous.get("run", {}), json.loads(json.dumps(config)))
+            changed = _first_difference(previous.get("run", {}), json.loads(json.dumps(config)), free)
             if changed:
                 raise MatfmError(f"{path} was begun with another {changed}; resume with the same configuration")
         else:
@@ -71,13 +77,13 @@ class RunDirectory:
         return value
 
 
-def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str | None:
-    """Dotted name of the first key that differs."""
+def _first_difference(old: dict[str, Any], new: dict[str, Any], free: frozenset[str], prefix: str = "") -> str | None:
+    """Dotted name of the first key that differs and is not free to."""
     for key in sorted(old.keys() | new.keys()):
         if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
-            inner = _first_difference(old[key], new[key], f"{prefix}{key}.")
+            inner = _first_difference(old[key], new[key], free, f"{prefix}{key}.")
             if inner:
                 return inner
-        elif old.get(key) != new.get(key):
+        elif old.get(key) != new.get(key) and prefix + key not in free:
             return f"{prefix}{key} ({old.get(key)!r}, now {new.get(key)!r})"
     return None

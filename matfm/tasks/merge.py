@@ -136,9 +136,12 @@ def _inputs(part: Part, recipe: Recipe, fetch: Fetch) -> Iterator[tuple[int, str
     gathered = gather(recipe, fetch(recipe))
     wanted = _in_split(part, recipe, gathered.texts)
     for row, text in enumerate(gathered.inputs):
-        if (wanted is None or wanted[row]) and (part.share == 1 or _share_of(text) < part.share):
-            if not part.balanced or _may_exist(text):
-                yield row, text
+        if (
+            (wanted is None or wanted[row])
+            and (part.share == 1 or _share_of(text) < part.share)
+            and (not part.balanced or _may_exist(text))
+        ):
+            yield row, text
 
 
 def _may_exist(text: str) -> bool:

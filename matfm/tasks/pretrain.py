@@ -59,7 +59,7 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
     with process_group(device) as ranks:
         directory = RunDirectory(out)
         if ranks.first:
-            directory = RunDirectory.open(out, to_mapping(config), resume)
+            directory = RunDirectory.open(out, to_mapping(config), resume, free=frozenset({"data.workers"}))
             for number, corpus_of in enumerate((config.data, *config.data.more)):
                 if corpus_of.table:
                     check_same_table(out, Path(corpus_of.table), f"table-{number}.sha256" if number else TABLE_DIGEST)

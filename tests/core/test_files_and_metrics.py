@@ -76,4 +76,5 @@ def test_a_run_directory_is_not_overwritten_nor_resumed_with_another_configurati
         RunDirectory.open(tmp_path / "run", {"a": {"b": 1}}, resume=False)
     with pytest.raises(MatfmError, match=r"begun with another a.b \(1, now 2\)"):
         RunDirectory.open(tmp_path / "run", {"a": {"b": 2}}, resume=True)
+    RunDirectory.open(tmp_path / "run", {"a": {"b": 2}}, resume=True, free=frozenset({"a.b"}))
     assert RunDirectory.open(tmp_path / "run", {"a": {"b": 1}}, resume=True).finished_summary() is None
