@@ -12,7 +12,9 @@ from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.files import atomic_path
 
 _ROUNDED = "\nThe shipped matrices are rounded to float16; the errors above were measured before rounding.\n"
-_COMPANIONS = ("config.json", "tokenizer_config.json", "vocab.json", "card.md", "metrics.json", "curves.png")
+_COMPANIONS = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "card.md", "metrics.json", "curves.png",
+)  # fmt: skip
 
 
 def export_half(run: Path, folder: Path) -> int:
