@@ -11,6 +11,7 @@ from benchmarks.matbench import run as matbench
 from benchmarks.moleculeace import run as moleculeace
 from benchmarks.pretraining import ablation, tasks
 from benchmarks.results import load, matching
+from benchmarks.uncertainty import run as uncertainty
 from matfm import MatBERTConfig, MatfmError
 from matfm.models.matbert import MatBERTForProperty
 from matfm.models.saving import save_model
@@ -162,3 +163,33 @@ def test_an_ablation_pretrains_audits_and_compares(bench, tmp_path, monkeypatch)
     assert "of 1)" in text
     call(monkeypatch, ablation, *given)
     assert load(tmp_path / "results" / "ablation.jsonl") == entries
+
+
+def test_coverage_is_scored_once_for_each_split(small_recipes, tmp_path, monkeypatch):
+    smiles = "".join(
+        f"{text},{number / 10},{'test' if number % 4 == 0 else 'train'}\n" for number, text in enumerate(SMILES)
+    )
+    text = (small_recipes / "potency.toml").read_text().replace('name = "potency"', 'name = "moleculeace_potency"')
+    table = small_recipes / "potency.csv"
+    text = text.replace(
+        hashlib.sha256(table.read_bytes()).hexdigest(), hashlib.sha256(f"s,y,part\n{smiles}".encode()).hexdigest()
+    )
+    table.write_text(f"s,y,part\n{smiles}")
+    (small_recipes / "moleculeace_potency.toml").write_text(text.replace("rows = 5", f"rows = {len(SMILES)}"))
+    monkeypatch.setattr(uncertainty, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(uncertainty, "TASKS", ("potency",))
+    monkeypatch.setattr(uncertainty, "SETS", ("potency",))
+    tiny = weights(tmp_path / "tiny", "smiles")
+    run_audit(AuditConfig(("flat",), ("moleculeace_potency",), str(tiny)))
+    given = ["--tasks", "potency", "--models", "2", "--backbone", str(tiny), "--work", str(tmp_path / "work"), *TINY]
+    call(monkeypatch, uncertainty, *given)
+    path = tmp_path / "results" / "potency.jsonl"
+    entries, before = load(path), path.read_bytes()
+    by_metric = {entry["metric"]: entry for entry in entries}
+    assert by_metric["coverage"]["n"] == 6
+    assert 0 <= by_metric["coverage"]["value"] <= 1
+    assert by_metric["width"]["value"] > 0
+    assert by_metric["width"]["unit"] == "-log10(M)"
+    call(monkeypatch, uncertainty, *given)
+    assert path.read_bytes() == before
+    assert "tiny ×2, CV+ [fit.epochs=1]" in (tmp_path / "results" / "table.md").read_text()
