@@ -208,6 +208,10 @@ def screen(
     backbone: Annotated[
         str, typer.Option("--backbone", help="Bundled name, folder, Hub id or run directory.")
     ] = "matbert-small",
+    classical: Annotated[
+        str,
+        typer.Option("--classical", help="Features beside the embedding: auto, none, ecfp, fractions or magpie."),
+    ] = "auto",
     engine: Annotated[str, typer.Option("--engine", help="local or ray.")] = "local",
     kind: Annotated[
         Kind | None, typer.Option("--kind", help="What the input column holds [default: what the backbone reads].")
@@ -235,6 +239,7 @@ def screen(
         out=out,
         top=top,
         backbone=backbone,
+        classical=classical,
         engine=engine,
         kind=None if kind is None else kind.value,
         positive=positive,

@@ -9,18 +9,30 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
+from matfm.tasks.classical_features import FeatureBlock, Features, readable_features
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.embed import Embedder, load_embedder
 from matfm.tasks.encoding import EncodedRows, RowEncoder
 from matfm.tasks.examples import Examples
 from matfm.tasks.kinds import backbone_encoder
-from matfm.tasks.support_scorer import SupportDomain, SupportScorer
+from matfm.tasks.support_domain import SupportDomain
+from matfm.tasks.support_scorer import SupportScorer
 
-# B readable rows of a chunk, D width
+# B readable rows of a chunk, D width, F classical features
 
 DIGITS = 6
 """Significant digits of scores."""
+EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True)
+class DescribedChunk:
+    """The readable rows of a chunk as tokens, with their classical features."""
+
+    encoded: EncodedRows
+    classical_BF: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -65,25 +77,54 @@ class Backbone:
 
 
 @dataclass(frozen=True)
+class Describer:
+    """Cells to what a scorer compares: the vector of an encoder, and classical features beside it."""
+
+    backbone: Backbone
+    classical: FeatureBlock | None
+
+    def __call__(self, cells: list[str]) -> DescribedChunk:
+        """Tokens and classical features; rows that either cannot take have a reason."""
+        encoded = self.backbone.encode(cells)
+        if self.classical is None:
+            return DescribedChunk(encoded, None)
+        values_BF, kept, reasons = readable_features(
+            self.classical, [cells[row] for row in encoded.rows.tolist()], self.backbone.reads
+        )
+        errors = encoded.errors | {int(encoded.rows[b]): reason for b, reason in reasons.items()}
+        if reasons:
+            encoded = replace(encoded, tokens=encoded.tokens.take(kept), rows=encoded.rows[kept], errors=errors)
+        return DescribedChunk(encoded, values_BF)
+
+    def features(self, chunk: DescribedChunk) -> Features:
+        """Embedding and classical features side by side."""
+        vectors_BD = self.backbone.embed(chunk.encoded)
+        embedding = FeatureBlock(EMBEDDING, vectors_BD.shape[1], "rbf")
+        if self.classical is None or chunk.classical_BF is None:
+            return Features(vectors_BD, (embedding,))
+        return Features(np.concatenate([vectors_BD, chunk.classical_BF], axis=1), (embedding, self.classical))
+
+
+@dataclass(frozen=True)
 class ChunkScorer:
     """Scores chunks; picklable and small, for worker processes."""
 
-    backbone: Backbone
+    describe: Describer
     scorer: SupportScorer
     domain: SupportDomain
 
     def __call__(self, cells: list[str]) -> ScoredChunk:
         """All of it."""
-        return self.score(self.backbone.encode(cells))
+        return self.score(self.describe(cells))
 
-    def score(self, encoded: EncodedRows) -> ScoredChunk:
-        """Scores of rows that are tokens already."""
-        vectors_BD = self.backbone.embed(encoded)
+    def score(self, chunk: DescribedChunk) -> ScoredChunk:
+        """Scores of rows that are described already."""
+        features = self.describe.features(chunk)
         with one_thread():
-            score_B, uncertainty_B, nearest_B = self.scorer.score(vectors_BD)
-            applicable_B = self.domain.covers(vectors_BD, nearest_B)
+            score_B, uncertainty_B, nearest_B = self.scorer.score(features.vectors_RW)
+            applicable_B = self.domain.covers(features.block(EMBEDDING).vectors_RW)
         score_B, uncertainty_B = significant(score_B), significant(uncertainty_B)
-        reading = replace(encoded, tokens=encoded.tokens.take(np.zeros(0, np.int64)))
+        reading = replace(chunk.encoded, tokens=chunk.encoded.tokens.take(np.zeros(0, np.int64)))
         return ScoredChunk(reading, score_B, uncertainty_B, nearest_B, applicable_B)
 
 
@@ -94,11 +135,12 @@ def significant(values_B: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes on one thread: the processes share the cores, and sums do not depend on how many there are."""
+    """Torch and BLAS compute on one thread: processes share the cores, and sums do not depend on how many there are."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(before)
 

@@ -151,6 +151,27 @@ def classical_features(block: FeatureBlock, inputs: Sequence[str], kind: str) ->
     return standard.clip(-_LARGEST, _LARGEST).astype(np.float32)
 
 
+def readable_features(
+    block: FeatureBlock, inputs: Sequence[str], kind: str
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Features (B, F) of the inputs that have them, their positions (B,), and the reasons of the others by position.
+
+    Raises:
+        RunError: Magpie's table cannot be fetched.
+    """
+    try:
+        return classical_features(block, inputs, kind), np.arange(len(inputs)), {}
+    except MatfmError:
+        rows, reasons = [], {}
+    for position, text in enumerate(inputs):
+        try:
+            rows.append(classical_features(block, [text], kind))
+        except MatfmError as error:
+            reasons[position] = str(error)
+    kept = np.array([position for position in range(len(inputs)) if position not in reasons], np.int64)
+    return np.concatenate([np.zeros((0, block.width), np.float32), *rows]), kept, reasons
+
+
 def network_inputs(block: FeatureBlock, values_RF: np.ndarray) -> np.ndarray:
     """Features as a network takes them: counts as log(1 + count), others as they are; float32."""
     return np.log1p(values_RF) if block.name == "ecfp" else values_RF.astype(np.float32, copy=False)

@@ -22,6 +22,7 @@ from matfm.tasks.classical_features import (
     classical_block,
     classical_features,
     network_inputs,
+    readable_features,
 )
 from matfm.tasks.embedding_cache import EmbeddingCache, weights_digest
 from matfm.tasks.encoding import RowEncoder
@@ -112,10 +113,12 @@ class Featuriser:
         made = self.cache(inputs, self._embedded) if self.cache is not None else self._embedded(inputs)
         vectors_RD, errors = made
         rows = np.array([row for row in range(len(inputs)) if row not in errors], np.int64)
-        parts = [vectors_RD[rows]]
-        if self.classical is not None:
-            readable = [inputs[row] for row in rows]
-            parts.append(classical_features(self.classical, readable, self.encoder.kind))
+        if self.classical is None:
+            return Described(Features(vectors_RD[rows], self.blocks), rows, errors)
+        values, kept, reasons = readable_features(self.classical, [inputs[row] for row in rows], self.encoder.kind)
+        errors = errors | {int(rows[position]): reason for position, reason in reasons.items()}
+        rows = rows[kept]
+        parts = [vectors_RD[rows], values]
         return Described(Features(np.concatenate(parts, axis=1), self.blocks), rows, errors)
 
     def _embedded(self, inputs: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:

@@ -22,6 +22,8 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the first of two blocks in the kernel."""
 LENGTHS = (0.5, 1.0, 2.0)
 """Length scales, in medians of the distance between support examples."""
+_SMALLEST_ERROR = 0.15
+"""Error of an estimated membership that a few examples can show; with less, certain rows would all have score 1."""
 
 
 @dataclass
@@ -142,7 +144,7 @@ class KernelScorer:
         nearest = similarity_BS.argmax(axis=1)
         if self.numeric_:
             return SupportScores(mean[:, 0], std[:, 0], nearest)
-        error = max(float(self.process_.error_K[-1]), 1e-6)
+        error = max(float(self.process_.error_K[-1]), _SMALLEST_ERROR)
         score_B, slope_B = _normal((mean[:, -1] - 0.5) / error)
         return SupportScores(score_B, slope_B * std[:, -1] / error, nearest)
 

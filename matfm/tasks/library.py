@@ -52,12 +52,14 @@ class Library:
             raise MatfmError(f"{out} is in the library that is read; choose another place")
 
     def chunks(self) -> Iterator[Chunk]:
-        """Chunks of the shards; at least one each. A chunk never spans two shards."""
-        first_row = 0
+        """Chunks of the shards, columns as in the first one; at least one each. A chunk never spans two shards."""
+        first_row, names = 0, None
         for shard in self.shards:
             rows = 0
             for chunk in iterate_table(shard, CHUNK_ROWS):
-                yield replace(chunk, first_row=first_row + chunk.first_row)
+                names = names or list(chunk.columns)
+                columns = {name: chunk.columns[name] for name in names}
+                yield replace(chunk, columns=columns, first_row=first_row + chunk.first_row)
                 rows += chunk.rows
             first_row += rows
 

@@ -15,33 +15,30 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from matfm.errors import MatfmError
-from matfm.tasks.chunk_scorer import Backbone, ChunkScorer, ScoredChunk, one_thread
+from matfm.tasks.chunk_scorer import EMBEDDING, Backbone, ChunkScorer, Describer, ScoredChunk, one_thread
+from matfm.tasks.classical_features import FeatureBlock, Features, classical_block
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.diversity import maxmin_pick
+from matfm.tasks.fewshot_scorers import KernelScorer
 from matfm.tasks.journal import Journal, weights_digest
 from matfm.tasks.library import CHUNK_ROWS, Library
 from matfm.tasks.parallel import available_cores, map_in_order
 from matfm.tasks.rejects import Reject, RejectLog
 from matfm.tasks.row_tally import RowTally
 from matfm.tasks.screen_ray import check_ray, map_with_ray
-from matfm.tasks.support_scorer import (
-    GaussianProcessScorer,
-    SupportDomain,
-    SupportScorer,
-    check_support,
-    is_binary,
-)
+from matfm.tasks.support_domain import SupportDomain
+from matfm.tasks.support_scorer import SupportScorer, check_support, is_binary
 from matfm.tasks.support_table import SupportTable, read_support
 from matfm.tasks.tables import Chunk, check_output, table_format, table_writer
 from matfm.tasks.top_rows import TopRows
 
-# S support examples, R rows of the reference, D width
+# S support examples
 
-NewScorer = Callable[[np.ndarray], SupportScorer]
-"""From vectors (R, D) of the support and the beginning of the library to a scorer to be fitted."""
+NewScorer = Callable[[tuple[FeatureBlock, ...]], SupportScorer]
+"""From the blocks of the vectors' columns to a scorer to be fitted."""
 ENGINES = ("local", "ray")
 REFERENCE_ROWS = 2_000
-"""Rows at the beginning of the library that, with the support, say which differences of vectors are large."""
+"""Rows at the beginning of the library that, with the support, say which distances are large (`applicable`)."""
 SHOWN = 5
 FIELDS = {
     "rank": pa.int64(),
@@ -73,6 +70,8 @@ class ScreenConfig:
     """Rows to keep."""
     backbone: str = "matbert-small"
     """Bundled name, folder, Hub id or run directory."""
+    classical: str = "auto"
+    """Features beside the embedding: none, ecfp (of molecules), fractions or magpie (of compositions), or auto."""
     engine: str = "local"
     """local (processes of this machine) or ray."""
     kind: str | None = None
@@ -112,7 +111,7 @@ class ScreenConfig:
         return self.keep_bad or str(Path(self.out).with_name(f"{stem}.rejects.csv"))
 
 
-def run(config: ScreenConfig, resume: bool = False, new_scorer: NewScorer = GaussianProcessScorer) -> dict[str, Any]:
+def run(config: ScreenConfig, resume: bool = False, new_scorer: NewScorer = KernelScorer) -> dict[str, Any]:
     """Write the best rows of the library, the best one first.
 
     Args:
@@ -131,11 +130,12 @@ def run(config: ScreenConfig, resume: bool = False, new_scorer: NewScorer = Gaus
     for path in (config.out, config.bad_rows):
         library.check_output(path)
     backbone = Backbone(config.backbone, config.kind, resolve_device(config.device).type)
-    support, support_SD = _readable(config, backbone)
+    describe = Describer(backbone, _classical(config, backbone))
+    support, known = _readable(config, describe)
     chunks = library.chunks()
     first = next(chunks)
     reference = first.column(config.input, config.library)[:REFERENCE_ROWS]
-    job = _fitted(support, support_SD, backbone, reference, new_scorer)
+    job = _fitted(support, known, describe, reference, new_scorer)
     journal = Journal.open(config.out, "screen", _begun_with(config, support, first, job), resume)
     rows_before = journal.rows
     top, tally = _screen(config, library, job, journal, chain([first], chunks))
@@ -149,6 +149,7 @@ def run(config: ScreenConfig, resume: bool = False, new_scorer: NewScorer = Gaus
         "shards": len(library.shards),
         "backbone": config.backbone,
         "kind": tally.kind,
+        "features": [EMBEDDING, *([] if describe.classical is None else [describe.classical.name])],
         "engine": config.engine,
         "labels": "classes" if is_binary(support.labels_S) else "values",
         "support_rows": len(support.inputs),
@@ -170,6 +171,7 @@ def _begun_with(config: ScreenConfig, support: SupportTable, first: Chunk, job: 
     return {
         "backbone": weights_digest(config.backbone),
         "kind": config.kind,
+        "classical": None if job.describe.classical is None else job.describe.classical.name,
         "support": support.digest(),
         "input": config.input,
         "top": config.top,
@@ -180,37 +182,46 @@ def _begun_with(config: ScreenConfig, support: SupportTable, first: Chunk, job: 
     }
 
 
-def _readable(config: ScreenConfig, backbone: Backbone) -> tuple[SupportTable, np.ndarray]:
-    """The examples that can be used, and their vectors (S, D)."""
+def _classical(config: ScreenConfig, backbone: Backbone) -> FeatureBlock | None:
+    """Of compositions the embedding alone ranks best; molecules gain by their fingerprints (benchmarks/fewshot)."""
+    if config.classical == "auto" and backbone.reads == "composition":
+        return None
+    return classical_block(config.classical, backbone.reads)
+
+
+def _readable(config: ScreenConfig, describe: Describer) -> tuple[SupportTable, Features]:
+    """The examples that can be used, and their features."""
     support = read_support(config.support, config.input, config.label, config.positive)
-    encoded = backbone.encode(support.inputs)
+    described = describe(support.inputs)
     unreadable = [
-        Reject(support.rows[s], config.input, support.inputs[s], reason) for s, reason in encoded.errors.items()
+        Reject(support.rows[s], config.input, support.inputs[s], reason)
+        for s, reason in described.encoded.errors.items()
     ]
-    usable = support.take(encoded.rows, unreadable)
+    usable = support.take(described.encoded.rows, unreadable)
     try:
         check_support(usable.labels_S)
     except MatfmError as error:
         why = f" (row {usable.rejects[0].row}: {usable.rejects[0].reason})" if usable.rejects else ""
         raise MatfmError(f"{config.support}: {error}{why}") from error
-    return usable, backbone.embed(encoded)
+    return usable, describe.features(described)
 
 
 def _fitted(
-    support: SupportTable, support_SD: np.ndarray, backbone: Backbone, cells: list[str], new_scorer: NewScorer
+    support: SupportTable, known: Features, describe: Describer, cells: list[str], new_scorer: NewScorer
 ) -> ChunkScorer:
-    """What is learned from the support, on the scale of the beginning of the library."""
-    reference_RD = np.concatenate([support_SD, backbone.embed(backbone.encode(cells))])
+    """What is learned from the support, and how far it reaches on the scale of the beginning of the library."""
+    support_SD = known.block(EMBEDDING).vectors_RW
+    reference_RD = np.concatenate([support_SD, describe.backbone.embed(describe.backbone.encode(cells))])
     with one_thread():
-        scorer = new_scorer(reference_RD).fit(support_SD, support.labels_S)
-        return ChunkScorer(backbone, scorer, SupportDomain.of(support_SD, reference_RD))
+        scorer = new_scorer(known.blocks).fit(known.vectors_RW, support.labels_S)
+        return ChunkScorer(describe, scorer, SupportDomain.of(support_SD, reference_RD))
 
 
 def _screen(
     config: ScreenConfig, library: Library, job: ChunkScorer, journal: Journal, chunks: Iterator[Chunk]
 ) -> tuple[TopRows, RowTally]:
     """Score what is pending; the journal has it after every chunk."""
-    saved = journal.saved or {"top": [], "tally": RowTally(job.backbone.reads).state(), "rejects_bytes": 0}
+    saved = journal.saved or {"top": [], "tally": RowTally(job.describe.backbone.reads).state(), "rejects_bytes": 0}
     top, tally = TopRows.of_state(config.top, saved["top"]), RowTally.of_state(saved["tally"])
     rejects = RejectLog(journal.folder / "rejects.csv", saved["rejects_bytes"])
     total = library.count_rows() if sys.stderr.isatty() else None
@@ -234,13 +245,13 @@ def _screen(
 def _scored(config: ScreenConfig, job: ChunkScorer, chunks: Iterator[Chunk]) -> Iterator[tuple[Chunk, ScoredChunk]]:
     """Every chunk in order with its scores."""
     if config.engine == "ray":
-        return map_with_ray(job, chunks, config.input, gpus=int(job.backbone.device == "cuda"))
+        return map_with_ray(job, chunks, config.input, gpus=int(job.describe.backbone.device == "cuda"))
     workers = config.workers or available_cores()
-    if job.backbone.device == "cpu":
+    if job.describe.backbone.device == "cpu":
         return map_in_order(job, chunks, config.input, workers)
     # One process has the device; the others read rows for it.
-    encoded = map_in_order(job.backbone.encode, chunks, config.input, workers)
-    return ((chunk, job.score(rows)) for chunk, rows in encoded)
+    described = map_in_order(job.describe, chunks, config.input, workers)
+    return ((chunk, job.score(rows)) for chunk, rows in described)
 
 
 def _enter(config: ScreenConfig, chunk: Chunk, scored: ScoredChunk, top: TopRows) -> dict[int, str]:
@@ -273,7 +284,8 @@ def _write(
     ranked = list(enumerate(best, start=1))
     if config.diversity is not None:
         place = columns.index(config.input)
-        vectors = job.backbone.embed(job.backbone.encode([record["cells"][place] for record in best]))
+        backbone = job.describe.backbone
+        vectors = backbone.embed(backbone.encode([record["cells"][place] for record in best]))
         picked = maxmin_pick(job.domain.standard(vectors).numpy(), config.diversity)
         ranked = [ranked[position] for position in picked]
     records = [

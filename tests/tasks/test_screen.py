@@ -283,18 +283,75 @@ def test_uncertainty_of_a_finite_table_is_finite(folder, backbone):
 class Constant:
     """A scorer of one's own."""
 
-    def __init__(self, reference_RD):
-        self.rows = len(reference_RD)
+    def __init__(self, blocks):
+        self.width = sum(block.width for block in blocks)
 
     def fit(self, support_vectors_SD, labels_S):
         return self
 
     def score(self, vectors_BD):
         zeros = np.zeros(len(vectors_BD))
-        return zeros + self.rows, zeros, zeros.astype(np.int64)
+        return zeros + self.width, zeros, zeros.astype(np.int64)
 
 
 def test_any_scorer_of_the_protocol_can_be_used(folder, backbone):
     screen.run(config(folder, backbone), new_scorer=Constant)
-    # 5 examples, and 6 rows of the first chunk that can be read.
-    assert set(read_table(str(folder / "o.csv")).columns["score"]) == {"11.0"}
+    assert set(read_table(str(folder / "o.csv")).columns["score"]) == {"64.0"}, "the width of the tiny encoder"
+
+
+def test_fingerprints_and_atomic_fractions_are_compared_beside_the_embedding(folder, backbone):
+    plain = screen.run(config(folder, backbone, top=48))
+    assert plain["features"] == ["embedding"]
+    scores = read_table(str(folder / "o.csv")).columns["score"]
+    beside = screen.run(config(folder, backbone, out="two.csv", top=48, classical="fractions"))
+    assert beside["features"] == ["embedding", "fractions"]
+    assert read_table(str(folder / "two.csv")).columns["score"] != scores
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(screen, "_enter", _stopping_after(2, screen._enter))
+        with pytest.raises(RunError, match="stopped"):
+            screen.run(config(folder, backbone))
+    with pytest.raises(MatfmError, match="begun with another classical"):
+        screen.run(config(folder, backbone, classical="fractions"), resume=True)
+    with pytest.raises(MatfmError, match="classical is 'ecfp' and the input is composition"):
+        screen.run(config(folder, backbone, classical="ecfp"))
+
+
+def test_molecules_are_compared_by_their_fingerprints_too(tmp_path):
+    import torch
+
+    from matfm.tasks.encoding import row_encoder
+
+    torch.manual_seed(0)
+    tokenizer = row_encoder("smiles").tokenizer
+    sizes = MatBERTConfig.of_size("tiny", position_embedding="rotary", vocab_size=len(tokenizer))
+    tokenizer.save_pretrained(str(tmp_path / "molecules"))
+    save_model(MatBERTModel(sizes), tmp_path / "molecules", {})
+    (tmp_path / "s.csv").write_text("smiles,y\nCCO ethanol,1\nCCCO,1\nc1ccccc1,0\nCc1ccccc1,0\n")
+    (tmp_path / "l.csv").write_text("smiles\nCCCCO\nc1ccccc1CC\nC(C\nOCC\nCCc1ccccc1 again\n")
+    given = ScreenConfig(
+        str(tmp_path / "l.csv"), str(tmp_path / "s.csv"), "smiles", "y", str(tmp_path / "o.csv"),
+        backbone=str(tmp_path / "molecules"), device="cpu",
+    )  # fmt: skip
+    summary = screen.run(given)
+    assert summary["features"] == ["embedding", "ecfp"]
+    assert (summary["rows_scored"], summary["rows_out"]) == (4, 4)
+    table = read_table(str(tmp_path / "o.csv")).columns
+    assert set(table["smiles"][:2]) == {"CCCCO", "OCC"}
+    assert table["score"][2] == table["score"][3], "one molecule, written twice"
+
+
+def test_a_row_without_classical_features_is_listed(tmp_path, folder, backbone, monkeypatch):
+    from matfm.tasks import classical_features
+
+    def without_iron(block, inputs, kind):
+        if any("Fe" in text for text in inputs):
+            raise MatfmError("iron has no features")
+        return whole(block, inputs, kind)
+
+    whole = classical_features.classical_features
+    monkeypatch.setattr(classical_features, "classical_features", without_iron)
+    (folder / "s.csv").write_text("f,gap\nLi2O,5.5\nMgO,7.8\nGaN,3.4\n")
+    summary = screen.run(config(folder, backbone, top=48, classical="fractions"))
+    assert summary["rows_scored"] == 36
+    assert (folder / "o.rejects.csv").read_text().count("iron has no features") == 12
+    assert not any("Fe" in cell for cell in read_table(str(folder / "o.csv")).columns["f"])
