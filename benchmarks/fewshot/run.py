@@ -3,7 +3,7 @@
 Resumable: training goes on from its checkpoint, and episodes that were answered are not answered again.
 
 `python benchmarks/fewshot/run.py --study molecules --backbone molbert-small`
-`python benchmarks/fewshot/run.py --study compositions-2way,compositions-5way --backbone matbert-small`
+`python benchmarks/fewshot/run.py --study compositions-2way,compositions-5way --backbone matbert-small-oqmd`
 """
 
 from __future__ import annotations
