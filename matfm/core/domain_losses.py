@@ -86,5 +86,8 @@ def _covariance(values_RD: Tensor) -> Tensor:
 
 
 def _squared_distances(values_RD: Tensor) -> Tensor:
-    """(R, R), exactly 0 between equal rows, and never negative."""
-    return (values_RD[:, None] - values_RD[None]).square().sum(dim=2)
+    """(R, R), never negative."""
+    # The common mean is taken off, as the expanded square loses its digits far from the origin.
+    values_RD = values_RD - values_RD.detach().mean(dim=0)
+    squares_R = values_RD.square().sum(dim=1)
+    return (squares_R[:, None] + squares_R[None] - 2 * values_RD @ values_RD.T).clamp_min(0)

@@ -185,10 +185,10 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     whole = in_prediction_forms(labelled.examples, labelled.encoder, labelled.inputs, config.fit.predict_enumerations)
     predicted = predict_members(members, whole, device, pooled=True)
     metrics = score_parts(labelled, predicted.value)
-    _write_predictions(out, config, labelled, predicted)
+    write_predictions(out, config, labelled, predicted)
     for name, scores in assess(out, config, labelled, predicted).items():
         metrics["test"][name] |= scores
-    _draw(out, config, labelled, predicted.value)
+    draw(out, config, labelled, predicted.value)
     directory.write_metrics(metrics)
     summary = {
         "task": config.task,
@@ -291,7 +291,7 @@ def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -
     ]
     rejects = sorted([*rejects, *left_out], key=lambda reject: reject.row)
     rows, encoded_used, parts = (values[parts != UNUSED] for values in (rows, encoded_used, parts))
-    examples = _examples(encoded, encoded_used, labels, rows)
+    examples = labelled_examples(encoded, encoded_used, labels, rows)
     if config.calibration_group:
         names = table.column(config.calibration_group, config.table)
         examples = replace(examples, group_S=np.array([names[row].strip() for row in rows.tolist()], dtype=object))
@@ -307,7 +307,9 @@ def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -
     return LabelledRows(examples, encoder, rows, kept, parts, method, targets, table.rows, rejects, reading)
 
 
-def _examples(encoded: EncodedRows, encoded_used: np.ndarray, labels: TableLabels, rows: np.ndarray) -> Examples:
+def labelled_examples(
+    encoded: EncodedRows, encoded_used: np.ndarray, labels: TableLabels, rows: np.ndarray
+) -> Examples:
     """The used rows, with what stands beside them; arrays that say nothing are left out."""
     tokens = encoded.tokens.take(encoded_used)
     tokens.targets_RK = labels.targets_RK[rows].astype(np.float32)
@@ -364,9 +366,19 @@ def _complain(config: FinetuneConfig, table: Chunk, rejects: list[Reject]) -> No
             )
 
 
-def _write_predictions(out: Path, config: FinetuneConfig, labelled: LabelledRows, predicted: Predicted) -> None:
-    """`predictions.parquet`: every used row with its part, labels (and which are bounds) and predictions."""
+def write_predictions(
+    out: Path,
+    config: FinetuneConfig,
+    labelled: LabelledRows,
+    predicted: Predicted,
+    beside: dict[str, Any] | None = None,
+) -> None:
+    """`predictions.parquet`: every used row with its part, labels (and which are bounds) and predictions.
+
+    `beside` are further columns, or others than the first ones.
+    """
     columns: dict[str, Any] = {"row": labelled.rows, config.input: labelled.inputs, "part": list(labelled.parts)}
+    columns.update(beside or {})
     examples = labelled.examples
     for k, name in enumerate(config.targets):
         columns[name] = examples.tokens.targets_RK[:, k].astype(np.float64)
@@ -384,7 +396,7 @@ def _write_predictions(out: Path, config: FinetuneConfig, labelled: LabelledRows
 _SIGN = {-1: "<", 0: "", 1: ">"}
 
 
-def _draw(out: Path, config: FinetuneConfig, labelled: LabelledRows, mean: np.ndarray) -> None:
+def draw(out: Path, config: FinetuneConfig, labelled: LabelledRows, mean: np.ndarray) -> None:
     """Parity (first target) or, for two classes, ROC of the test rows; of other rows if these have no exact label."""
     labels_R = labelled.examples.exact_labels()[:, 0]
     labelled_R = ~np.isnan(labels_R)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEIGHT = 4.0
-_TRAIN, _VALID, _GUIDE = "#4477aa", "#ee6677", "#999999"
+TRAIN, VALID, _GUIDE = "#4477aa", "#ee6677", "#999999"
 
 
 def draw_curves(run: Path) -> None:
@@ -25,21 +25,21 @@ def draw_curves(run: Path) -> None:
     records = read_log(run / "log.jsonl")
     trained = [record for record in records if "loss" in record]
     valid = [record for record in records if "valid" in record]
-    figure, (losses, rates) = _figure(2, 2.4 * _HEIGHT)
-    losses.plot([r["step"] for r in trained], [r["loss"] for r in trained], color=_TRAIN, label="training loss")
+    figure, (losses, rates) = new_figure(2, 2.4 * _HEIGHT)
+    losses.plot([r["step"] for r in trained], [r["loss"] for r in trained], color=TRAIN, label="training loss")
     if valid:
         losses.plot(
             [r["step"] for r in valid],
             [r["valid"]["score"] for r in valid],
             "o-",
-            color=_VALID,
+            color=VALID,
             label="validation score",
         )
     losses.set(xlabel="step", ylabel="loss", yscale="log")
     losses.legend(frameon=False)
-    rates.plot([r["step"] for r in trained], [r["lr"] for r in trained], color=_TRAIN)
+    rates.plot([r["step"] for r in trained], [r["lr"] for r in trained], color=TRAIN)
     rates.set(xlabel="step", ylabel="learning rate")
-    _save(figure, run / "curves.png")
+    save_figure(figure, run / "curves.png")
 
 
 def draw_diagnostics(run: Path) -> None:
@@ -51,7 +51,7 @@ def draw_diagnostics(run: Path) -> None:
     records = [record for record in read_log(run / "log.jsonl") if KEY in record]
     if not records:
         return
-    figure, axes = _figure(4, 5 * _HEIGHT)
+    figure, axes = new_figure(4, 5 * _HEIGHT)
     panels = (
         ("gradient norm", "log", lambda seen: seen["gradient_norm"]),
         ("norm of update / norm of weights", "log", lambda seen: seen["update_ratio"]),
@@ -70,35 +70,35 @@ def draw_diagnostics(run: Path) -> None:
             panel.plot(steps, heights, ".-", color=color_of[layer], linewidth=1, label=layer)
         panel.set(xlabel="step", title=title, yscale=scale)
     axes[0].legend(frameon=False, fontsize=5)
-    _save(figure, run / "diagnostics.png")
+    save_figure(figure, run / "diagnostics.png")
     if maps := records[-1][KEY]["attention"]:
         _draw_attention(run, maps)
 
 
 def draw_parity(run: Path, name: str, unit: str, true: np.ndarray, predicted: np.ndarray, title: str) -> None:
     """`parity.png`: predicted against true values, with the mean absolute error."""
-    figure, (axes,) = _figure(1, 1.15 * _HEIGHT)
+    figure, (axes,) = new_figure(1, 1.15 * _HEIGHT)
     low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
     axes.plot([low, high], [low, high], color=_GUIDE, linewidth=1, zorder=0)
-    axes.scatter(true, predicted, s=8, alpha=0.35, color=_TRAIN, linewidths=0)
+    axes.scatter(true, predicted, s=8, alpha=0.35, color=TRAIN, linewidths=0)
     mae = float(np.abs(true - predicted).mean())
     suffix = f" ({unit})" if unit else ""
     axes.set(xlabel=f"true {name}{suffix}", ylabel=f"predicted {name}{suffix}", title=title, aspect="equal")
     axes.text(0.04, 0.95, f"MAE {mae:.3f} {unit}\nn = {len(true)}", transform=axes.transAxes, va="top")
-    _save(figure, run / "parity.png")
+    save_figure(figure, run / "parity.png")
 
 
 def draw_roc(run: Path, true: np.ndarray, score: np.ndarray, title: str) -> None:
     """`roc.png`: true against false positive rate of a binary classifier."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    figure, (axes,) = _figure(1, 1.15 * _HEIGHT)
+    figure, (axes,) = new_figure(1, 1.15 * _HEIGHT)
     false_rate, true_rate, _ = roc_curve(true, score)
     axes.plot([0, 1], [0, 1], color=_GUIDE, linewidth=1)
-    axes.plot(false_rate, true_rate, color=_TRAIN, label=f"area {roc_auc_score(true, score):.3f}")
+    axes.plot(false_rate, true_rate, color=TRAIN, label=f"area {roc_auc_score(true, score):.3f}")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title, aspect="equal")
     axes.legend(frameon=False, loc="lower right")
-    _save(figure, run / "roc.png")
+    save_figure(figure, run / "roc.png")
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,15 @@ def draw_calibration(run: Path, panels: Sequence[CalibrationPanel]) -> None:
     """`calibration.png`: the panels side by side; nothing where there are none."""
     if not panels:
         return
-    figure, axes = _figure(len(panels), 1.15 * _HEIGHT * len(panels))
+    figure, axes = new_figure(len(panels), 1.15 * _HEIGHT * len(panels))
     for axis, panel in zip(axes, panels, strict=True):
         ends = [end for curve in panel.curves.values() for values in curve for end in (values.min(), values.max())]
         axis.plot([min(ends), max(ends)], [min(ends), max(ends)], color=_GUIDE, linewidth=1, zorder=0)
-        for color, (label, (expected, observed)) in zip((_TRAIN, _VALID), panel.curves.items(), strict=False):
+        for color, (label, (expected, observed)) in zip((TRAIN, VALID), panel.curves.items(), strict=False):
             axis.plot(expected, observed, "o-", color=color, markersize=4, label=label)
         axis.set(xlabel=panel.expected, ylabel=panel.observed, aspect="equal")
         axis.legend(frameon=False)
-    _save(figure, run / "calibration.png")
+    save_figure(figure, run / "calibration.png")
 
 
 def draw_strategies(run: Path, table: list[dict[str, Any]], dummy: dict[str, float], title: str) -> None:
@@ -136,8 +136,8 @@ def draw_strategies(run: Path, table: list[dict[str, Any]], dummy: dict[str, flo
     part = next((part for part in ("test", "valid") if all(row[part] is not None for row in table)), None)
     if part is None:
         return
-    figure, (axes,) = _figure(1, 1.5 * _HEIGHT)
-    axes.scatter([row["trainable_share"] for row in table], [row[part] for row in table], color=_TRAIN, zorder=2)
+    figure, (axes,) = new_figure(1, 1.5 * _HEIGHT)
+    axes.scatter([row["trainable_share"] for row in table], [row[part] for row in table], color=TRAIN, zorder=2)
     for row in table:
         at = (row["trainable_share"], row[part])
         axes.annotate(row["strategy"], at, xytext=(4, 4), textcoords="offset points", fontsize=8)
@@ -145,15 +145,15 @@ def draw_strategies(run: Path, table: list[dict[str, Any]], dummy: dict[str, flo
     if full is not None:
         axes.axhline(dummy[part] - 0.9 * (dummy[part] - full), color=_GUIDE, linewidth=1, zorder=0)
     axes.set(xlabel="trained share of the parameters", ylabel=f"{title} of the {part} rows", xscale="log")
-    _save(figure, run / "comparison.png")
+    save_figure(figure, run / "comparison.png")
 
 
 def _draw_attention(run: Path, maps: dict[str, list[list[float]]]) -> None:
-    figure, axes = _figure(len(maps), _HEIGHT * len(maps))
+    figure, axes = new_figure(len(maps), _HEIGHT * len(maps))
     for panel, (block, weights) in zip(axes, maps.items(), strict=True):
         panel.imshow(weights, cmap="viridis", vmin=0, vmax=1)
         panel.set(title=block, xlabel="token attended to", ylabel="token")
-    _save(figure, run / "attention.png")
+    save_figure(figure, run / "attention.png")
 
 
 def _of_blocks(seen: dict[str, Any], statistic: str) -> dict[str, float]:
@@ -167,7 +167,7 @@ def _colors(layers: list[str]) -> dict[str, Any]:
     return {layer: colormaps["viridis"](index / max(1, len(layers) - 1)) for index, layer in enumerate(layers)}
 
 
-def _figure(panels: int, width: float) -> tuple[Figure, Any]:
+def new_figure(panels: int, width: float) -> tuple[Figure, Any]:
     """A figure without pyplot's global state, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -180,6 +180,7 @@ def _figure(panels: int, width: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG atomically."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,50 +63,68 @@ def train_predictor(
     record: dict[str, Any],
     resume: bool = False,
     label: str = "finetune",
+    keep_best: bool = True,
+    start: Path | None = None,
 ) -> tuple[PropertyModel, dict[str, Any]]:
     """One trained model, saved in `folder`, and what `fit` says of it.
 
     `targets` are as `with_heads` leaves them, `encoder` made the tokens, `record` is the resolved configuration to keep
     beside the weights. With `resume`, a model already saved there is loaded, and an interrupted one is continued.
+    `keep_best` leaves the weights of the best evaluation, if there are validation rows, and else the last ones.
+    `start` is a predictor of the same targets to begin with, its head and scaling included.
     """
     if resume and (folder / MODEL_FILE).is_file():
-        model = load_predictor(folder)
-        return model, {"trainable_share": trained_share(model, config, model.base_model.layers_from_top)}
+        return saved_predictor(config, folder)
     config = config.for_kind(encoder.kind)
     torch.manual_seed(seed)
-    model = new_predictor(config, targets, encoder, train)
+    model = new_predictor(config, targets, encoder, train) if start is None else load_predictor(start)
     share = apply_strategy(model, config, model.base_model.layers_from_top)
     batches = EpochBatches(train.in_epochs(seed), config.tokens_per_batch, seed, config.length_pool)
     steps = math.ceil(config.epochs * batches.batches_per_epoch / config.accumulate)
-    has_valid = valid is not None and not np.isnan(valid.exact_labels()).all()
+    evaluate = validation(valid, targets, device)
     assert config.optimizer is not None
-    loop = LoopConfig(
-        **config.options(),
-        steps=steps,
-        evaluate_every=math.ceil(steps / config.evaluations) if has_valid else 0,
-        keep_best=has_valid,
-    )
     result = fit(
         model,
         step_beside(config, targets, train, device),
         batches,
         config.optimizer,
-        loop,
+        loop_of(config, steps, evaluate is not None, keep_best),
         folder,
         seed=seed,
         device=device,
-        evaluate=_validation(valid, targets, device) if valid is not None and has_valid else None,
+        evaluate=evaluate,
         layers_from_top=model.base_model.layers_from_top,
         resume=resume,
         label=label,
     )
+    save_predictor(config, model, folder, record)
+    return model, {**result, "trainable_share": share}
+
+
+def saved_predictor(config: FitConfig, folder: Path) -> tuple[PropertyModel, dict[str, Any]]:
+    """A predictor that was trained before, and what of it was."""
+    model = load_predictor(folder)
+    return model, {"trainable_share": trained_share(model, config, model.base_model.layers_from_top)}
+
+
+def loop_of(config: FitConfig, steps: int, evaluated: bool, keep_best: bool = True) -> LoopConfig:
+    """The loop of so many steps, with evaluations where there are validation rows."""
+    return LoopConfig(
+        **config.options(),
+        steps=steps,
+        evaluate_every=math.ceil(steps / config.evaluations) if evaluated else 0,
+        keep_best=evaluated and keep_best,
+    )
+
+
+def save_predictor(config: FitConfig, model: PropertyModel, folder: Path, record: dict[str, Any]) -> None:
+    """Write a trained model, and its delta if it has one; its checkpoints go."""
     if config.adds_delta:
         save_delta(model, folder / DELTA_FOLDER, DELTA, config.backbone)
     if config.strategy == "lora":
         merge_delta(model, DELTA)
     save_model(model, folder, record)
     remove_checkpoints(folder)
-    return model, {**result, "trainable_share": share}
 
 
 def new_predictor(config: FitConfig, targets: Targets, encoder: RowEncoder, train: Examples) -> PropertyModel:
@@ -164,8 +183,23 @@ def property_step(model: PropertyModel, batch: TokenBatch, _: torch.Generator) -
     return StepOutput(*model.loss(raw, batch.targets_BK))
 
 
+LabelledLoss = Callable[[PropertyModel, Tensor, TokenBatch], tuple[Tensor, Tensor, Tensor]]
+"""Model, pooled vectors (B, D) and batch to the head's raw outputs, and the loss's sum and weight."""
+
+
 def step_beside(config: FitConfig, targets: Targets, train: Examples, device: torch.device) -> StepFunction:
     """Supervised loss with what stands beside the labels: weights, sides of censored labels, conditions."""
+    loss = loss_beside(config, targets, train, device)
+
+    def step(model: PropertyModel, batch: TokenBatch, _: torch.Generator) -> StepOutput:
+        pooled_BD = model.base_model.embed_packed(batch.ids_N, batch.amounts_N, batch.layout)
+        return StepOutput(*loss(model, pooled_BD, batch)[1:])
+
+    return step
+
+
+def loss_beside(config: FitConfig, targets: Targets, train: Examples, device: torch.device) -> LabelledLoss:
+    """The loss of `step_beside`, from the vectors that the head reads."""
     weight_S = (
         _class_balanced(train, [len(names) for names in targets.classes])
         if config.class_weights == "balanced" and targets.classes
@@ -177,12 +211,13 @@ def step_beside(config: FitConfig, targets: Targets, train: Examples, device: to
         for values in (train.conditions_SC, side_SK, weight_S)
     ]
 
-    def step(model: PropertyModel, batch: TokenBatch, _: torch.Generator) -> StepOutput:
+    def loss(model: PropertyModel, pooled_BD: Tensor, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
         conditions_BC, side_BK, weight_B = (_of(values, batch.rows_B) for values in beside)
-        raw = model.raw_packed(batch.ids_N, batch.amounts_N, batch.layout, conditions_BC)
-        return StepOutput(*model.property_head.loss(raw, batch.targets_BK, side_BK, weight_B, config.label_smoothing))
+        head = model.property_head
+        raw = head(pooled_BD, conditions_BC)
+        return raw, *head.loss(raw, batch.targets_BK, side_BK, weight_B, config.label_smoothing)
 
-    return step
+    return loss
 
 
 def _of(values: Tensor | None, rows_B: Tensor) -> Tensor | None:
@@ -210,9 +245,13 @@ def _class_balanced(train: Examples, classes: list[int]) -> np.ndarray:
     return balanced_SK.astype(np.float32)
 
 
-def _validation(valid: Examples, targets: Targets, device: torch.device) -> Evaluation:
-    """Mean absolute error in standard deviations of the exact labels, or mean negative log-likelihood (nats)."""
-    true = valid.exact_labels()
+def validation(valid: Examples | None, targets: Targets, device: torch.device) -> Evaluation | None:
+    """Mean absolute error in standard deviations of the exact labels, or mean negative log-likelihood (nats).
+
+    None where there is no exact label.
+    """
+    if valid is None or np.isnan(true := valid.exact_labels()).all():
+        return None
     labelled_K = ~np.isnan(true).all(axis=0)
     spread = np.nanstd(true[:, labelled_K], axis=0)
     spread = np.where(spread > 0, spread, 1.0)
