@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -270,8 +271,6 @@ def _of_predictor(evaluate: Evaluation) -> Evaluation:
 
 
 def _check_same(out: Path, record: dict[str, Any]) -> None:
-    import json
-
     begun = load_predictor(out).config.run
     if begun != json.loads(json.dumps(record)):
         changed = _different(begun or {}, json.loads(json.dumps(record)))
