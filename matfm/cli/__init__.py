@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from matfm.cli import data, strategies
+from matfm.cli.adapt import adapt
 from matfm.cli.generate import generate
 from matfm.cli.options import (
     Cache,
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("compare-strategies")(strategies.compare)
 app.command()(generate)
+app.command()(adapt)
 
 
 @app.callback()

@@ -81,7 +81,11 @@ class StatisticAlignment(nn.Module):
         self.distance = distance
 
     def forward(
-        self, pooled_BD: Tensor, predictions_BC: Tensor, domain_B: Tensor, strength: float  # noqa: ARG002
+        self,
+        pooled_BD: Tensor,
+        _: Tensor,
+        domain_B: Tensor,
+        strength: float,
     ) -> tuple[Tensor, Metrics]:
         """`strength` times the mean distance over all pairs of domains."""
         distance = pairwise(self.distance, pooled_BD, domain_B)

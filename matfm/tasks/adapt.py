@@ -147,19 +147,21 @@ def _write(
     RunDirectory(out).write_metrics(scores["adapted"])
     finetune.draw(out, plain, rows.view(rows.target_U), adapted.value[rows.target_U])
     sample = sample_rows(rows, config.seed)
+    told = {"metrics": scores, **_transfer(config, rows, out, sample, control, adapted)}
+    if not config.diagnostics:
+        return {**told, "domains_apart": {}}
     vectors = _vectors(config, rows, sample, control, adapted, device)
     _draw(config, rows, out, sample, vectors, adapted)
-    return {
-        "metrics": scores,
-        **_transfer(config, rows, out, sample, control, adapted),
-        "domains_apart": diagnose(sample, vectors, rows.domain_U[sample.at], config.seed),
-    }
+    return {**told, "domains_apart": diagnose(sample, vectors, rows.domain_U[sample.at], config.seed)}
 
 
 def _transfer(
     config: AdaptConfig, rows: DomainRows, out: Path, sample: Sample, control: Predicted, adapted: Predicted
 ) -> dict[str, Any]:
     """The evidence and the verdict; neither sees test rows."""
+    if config.method == "none":
+        nothing = {"negative": None, "basis": "none", "warning": ""}
+        return {"negative_transfer": nothing, "evidence": dict.fromkeys(("target_labels", "weighted_source", "source"))}
     assert control.pooled_RD is not None
     at = sample.at[sample.judged_R]
     known = rows.known_U[at]
@@ -167,8 +169,6 @@ def _transfer(
     weight_R = None if apart is None or not known.any() else importance(apart.odds_R[sample.judged_R][known])
 
     def evidence(positions: np.ndarray, weights: np.ndarray | None = None) -> Evidence | None:
-        if config.method == "none":
-            return None
         true_R = rows.labelled.examples.exact_labels()[positions, 0].astype(np.float64)
         errors = [row_errors(rows.labelled.targets, true_R, of.value[positions]) for of in (control, adapted)]
         return compare(*errors, weights, config.seed)

@@ -24,7 +24,7 @@ def write_card(run: Path, config: AdaptConfig, summary: dict[str, Any]) -> None:
         "",
         *([f"**{verdict['warning'][0].upper()}{verdict['warning'][1:]}.**", ""] if verdict["warning"] else []),
         "## Transfer",
-        f"- Judged on {verdict['basis']}." if verdict["negative"] is not None else "- Too few held-out rows to judge.",
+        _judged(config, verdict),
         *_evidence_lines(summary),
         "",
         "## Data",
@@ -47,6 +47,14 @@ def write_card(run: Path, config: AdaptConfig, summary: dict[str, Any]) -> None:
     write_text(run / "card.md", "\n".join(lines))
 
 
+def _judged(config: AdaptConfig, verdict: dict[str, Any]) -> str:
+    if config.method == "none":
+        return "- This is the model without adaptation, the control of the other methods."
+    if verdict["negative"] is None:
+        return "- Too few held-out rows to judge the transfer."
+    return f"- Judged on {verdict['basis']}: " + ("negative transfer." if verdict["negative"] else "no sign of harm.")
+
+
 def _tables(tables: Any) -> str:
     return ", ".join(f"`{one.table or one.pretrain}`" for one in tables)
 
@@ -60,8 +68,8 @@ def _evidence_lines(summary: dict[str, Any]) -> list[str]:
     unit = f" {summary['units']}" if summary["units"] else ""
     return [
         (
-            f"- {told}: error {found['control']:.4g}{unit} without adaptation, {found['adapted']:.4g}{unit} with; difference "
-            f"{found['difference']:.3g} (95 % interval {found['low']:.3g} to {found['high']:.3g}, {found['rows']} rows)"
+            f"- {told}: error {found['control']:.4g}{unit} without adaptation, {found['adapted']:.4g}{unit} with; "
+            f"difference {found['difference']:.3g} (95 % interval {found['low']:.3g} to {found['high']:.3g}, {found['rows']} rows)"
         )
         for name, told in names.items()
         if (found := summary["evidence"][name]) is not None

@@ -89,6 +89,8 @@ class AdaptConfig:
     """last, or best: the weights of the best evaluation on the validation rows."""
     tolerance: float = 0.05
     """Share by which the error on source rows may grow before that is called negative transfer."""
+    diagnostics: bool = True
+    """Distances between the domains, and pictures."""
     on_bad: str = "skip"
     """skip or stop at rows that cannot be read."""
     seed: int = 0
@@ -175,7 +177,19 @@ class AdaptConfig:
 
     def control(self) -> dict[str, Any]:
         """All that the control depends on: it is kept beside its weights, and must be the same on resume."""
-        names = ("source", "input", "label", "domain", "kind", "split", "valid_share", "test_share", "keep", "seed", "fit")
+        names = (
+            "source",
+            "input",
+            "label",
+            "domain",
+            "kind",
+            "split",
+            "valid_share",
+            "test_share",
+            "keep",
+            "seed",
+            "fit",
+        )
         told = to_mapping(self)
         chain = {"stages": [to_mapping(one) for one in self.stages]} if self.stages else {}
         return {**{name: told[name] for name in names}, "source": [to_mapping(s) for s in self.sources], **chain}

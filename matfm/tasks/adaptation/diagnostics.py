@@ -56,7 +56,9 @@ def separation(vectors_RD: np.ndarray, second_R: np.ndarray, seed: int) -> Separ
         StandardScaler(), LogisticRegression(C=_REGULARISATION, class_weight="balanced", max_iter=2000)
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    probability_R = cross_val_predict(learner, vectors_RD.astype(np.float64), second_R, cv=folds, method="predict_proba")
+    probability_R = cross_val_predict(
+        learner, vectors_RD.astype(np.float64), second_R, cv=folds, method="predict_proba"
+    )
     probability_R = probability_R[:, 1].clip(1e-6, 1 - 1e-6)
     right_R = (probability_R > 0.5) == second_R
     accuracy = float((right_R[second_R].mean() + right_R[~second_R].mean()) / 2)

@@ -50,7 +50,9 @@ def draw_elements(run: Path, maps: Sequence[tuple[str, dict[str, float], bool]])
 
     figure = Figure(figsize=(9.0, 4.6 * len(maps)), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, numbers, around_zero) in zip(figure.subplots(len(maps), 1, squeeze=False)[:, 0], maps, strict=True):
+    for axes, (title, numbers, around_zero) in zip(
+        figure.subplots(len(maps), 1, squeeze=False)[:, 0], maps, strict=True
+    ):
         _draw_table(figure, axes, title, numbers, around_zero)
     save_figure(figure, run / "elements.png")
 

@@ -197,7 +197,7 @@ def _check_units(config: AdaptConfig, tables: tuple[DomainTable, ...]) -> None:
     }
     if len(set(units.values())) > 1:
         (first, unit), (other, differs) = next(
-            ((a, b) for a in units.items() for b in units.items() if a[1] != b[1])
+            (a, b) for a in units.items() for b in units.items() if a[1] != b[1]
         )  # fmt: skip
         raise MatfmError(f"the labels of {first} are in {unit!r} and those of {other} in {differs!r}; convert one")
 
@@ -227,10 +227,12 @@ def load_rows(config: AdaptConfig, begun: Path | None = None) -> DomainRows:
     rows = encoded.rows[encoded_used]
     usable = UsableRows(table, tables, config.input, encoder.kind, rows, labels.targets_RK[rows], labels.classes)
     parts, method = resumed_split(begun, usable) if begun else _split(config, usable, joined.target_J[rows])
-    left_out = {row: (config.input, "the split leaves this row out") for row in rows[parts == UNUSED].tolist()}
+    left_out = dict.fromkeys(rows[parts == UNUSED].tolist(), (config.input, "the split leaves this row out"))
     rejects = _rejects(joined, {**reasons, **left_out})
     rows, encoded_used, parts = (values[parts != UNUSED] for values in (rows, encoded_used, parts))
-    targets = Targets((column_property(config.sources[0].table, config.sources[0].label or config.label),), labels.classes)
+    targets = Targets(
+        (column_property(config.sources[0].table, config.sources[0].label or config.label),), labels.classes
+    )
     targets = replace(targets, properties=(replace(targets.properties[0], name=config.label),))
     labelled = LabelledRows(
         labelled_examples(encoded, encoded_used, labels, rows),

@@ -73,7 +73,9 @@ def train_control(config: AdaptConfig, rows: DomainRows, out: Path, device: torc
     rows.labelled.encoder.tokenizer.save_pretrained(str(out))
     positions = rows.positions("source", "train")
     valid = rows.take(rows.positions("source", "valid"))
-    return _train_alone(config, config.fit_of(config.sources, backbone), rows, positions, valid, out, device, record, resume)
+    return _train_alone(
+        config, config.fit_of(config.sources, backbone), rows, positions, valid, out, device, record, resume
+    )
 
 
 def train_on_target(
