@@ -69,7 +69,8 @@ def _evidence_lines(summary: dict[str, Any]) -> list[str]:
     return [
         (
             f"- {told}: error {found['control']:.4g}{unit} without adaptation, {found['adapted']:.4g}{unit} with; "
-            f"difference {found['difference']:.3g} (95 % interval {found['low']:.3g} to {found['high']:.3g}, {found['rows']} rows)"
+            f"difference {found['difference']:.3g} (95 % interval {found['low']:.3g} to "
+            f"{found['high']:.3g}, {found['rows']} rows)"
         )
         for name, told in names.items()
         if (found := summary["evidence"][name]) is not None
