@@ -22,6 +22,8 @@ from matfm.tasks.tables import read_table
 ORGANIC = frozenset("CHNO")
 ORGANIC_SHARE = 0.8
 """Share of the atoms that are C, H, N and O in an organic-like composition, which has both C and H."""
+HELD_OUT = 5
+"""Every so many-th of the given target labels is held out to judge the transfer on."""
 _CHALCOGENS, _HALOGENS = frozenset(("S", "Se", "Te")), frozenset(("F", "Cl", "Br", "I"))
 Rule = Callable[[dict[str, float]], bool]
 """Of the atomic fractions of a composition."""
@@ -117,7 +119,10 @@ def draw(name: str, seed: int, work: Path, most: int) -> Drawn:
     def target(labels: int | None) -> Path:
         given = len(train) if labels is None else labels
         path = folder / f"target-{'all' if labels is None else labels}.csv"
-        told = [(text, label if n < given else "", "train") for n, (text, label) in enumerate(train)]
+        told = [
+            (text, label if n < given else "", "valid" if n < given and n % HELD_OUT == HELD_OUT - 1 else "train")
+            for n, (text, label) in enumerate(train)
+        ]
         _write(path, [*told, *((text, label, "test") for text, label in tests)])
         return path
 

@@ -170,8 +170,10 @@ def _transfer(
 
     def evidence(positions: np.ndarray, weights: np.ndarray | None = None) -> Evidence | None:
         true_R = rows.labelled.examples.exact_labels()[positions, 0].astype(np.float64)
-        errors = [row_errors(rows.labelled.targets, true_R, of.value[positions]) for of in (control, adapted)]
-        return compare(*errors, weights, config.seed)
+        before_R, after_R = (
+            row_errors(rows.labelled.targets, true_R, of.value[positions]) for of in (control, adapted)
+        )
+        return compare(before_R, after_R, weights, config.seed)
 
     held = rows.positions("target", "valid")
     source, target = evidence(at[known]), evidence(held[rows.known_U[held]])
