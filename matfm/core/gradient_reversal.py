@@ -34,8 +34,3 @@ def reverse_gradient(values: Tensor, strength: float) -> Tensor:
 def reversal_strength(progress: float, gamma: float = GAMMA) -> float:
     """λ = 2 / (1 + exp(-γ p)) - 1 at the progress p of the training, from 0 at its start to nearly 1 at its end."""
     return 2 / (1 + math.exp(-gamma * progress)) - 1
-
-
-def annealed_rate(progress: float, alpha: float = 10.0, beta: float = 0.75) -> float:
-    """Factor (1 + α p)^-β on the learning rate, from 1 downwards: the annealing of the paper."""
-    return (1 + alpha * progress) ** -beta
