@@ -26,6 +26,7 @@ from matfm.tasks.fitted import Calibrating, FittedPredictor, fit_predictor, load
 from matfm.tasks.intervals import IntervalConfig
 from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.predictions import Predicted
+from matfm.tasks.strategy_inputs import read_for
 from matfm.tasks.targets import Targets
 
 # R rows, K targets, C classes or conditions, D width
@@ -122,6 +123,7 @@ class _Predictor(BaseEstimator):  # type: ignore[misc]
         calibrating = Calibrating(self.ensemble, self.calibration_share, self.cross_conformal)
         encoder = backbone_encoder(self.backbone, self.kind)
         config = self._fit_config(encoder)
+        encoder = read_for(encoder, config.delta(), [known.name for known in targets.properties])
         examples, cells = read_inputs(encoder, X, tuple(self.conditions))
         if len(examples) != len(targets_RK):
             raise MatfmError(f"there are {len(examples)} inputs but {len(targets_RK)} targets")

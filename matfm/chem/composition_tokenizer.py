@@ -105,7 +105,8 @@ class CompositionTokenizer(PreTrainedTokenizer):
             ids: (T,) token ids.
             amounts: (T,) atomic fractions of the scheme `fraction`.
         """
-        kept = [position for position, index in enumerate(ids) if int(index) not in self.all_special_ids]
+        left_out = {*self.all_special_ids, *self.added_tokens_decoder}
+        kept = [position for position, index in enumerate(ids) if int(index) not in left_out]
         tokens = [self._convert_id_to_token(int(ids[position])) for position in kept]
         return self._scheme.text(tokens, None if amounts is None else [float(amounts[p]) for p in kept])
 
@@ -150,10 +151,16 @@ class CompositionTokenizer(PreTrainedTokenizer):
             raise MatfmError("the scheme 'fraction' encodes one formula at a time: no pairs, no split words")
         tensors = kwargs.pop("return_tensors", None)
         encoded = super()._encode_plus(text, **kwargs)
-        formula = read_formula(text).fractions
+        formula = read_formula(self._without_added_tokens(text)).fractions
         of_token = {self._vocabulary[symbol]: fraction for symbol, fraction in formula.items()}
         encoded[_CHANNEL] = [of_token.get(index, SPECIAL_AMOUNT) for index in encoded["input_ids"]]
         return BatchEncoding(encoded.data, tensor_type=tensors, prepend_batch_axis=True)
+
+    def _without_added_tokens(self, text: str) -> str:
+        """The formula alone, where control tokens stand around it."""
+        for token in self.added_tokens_encoder:
+            text = text.replace(token, " ")
+        return text
 
     def pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> BatchEncoding:
         """Pad ids, mask and amounts alike."""

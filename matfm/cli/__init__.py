@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from matfm.cli import data, strategies
+from matfm.cli import data, deltas, strategies
 from matfm.cli.adapt import adapt
 from matfm.cli.generate import generate
 from matfm.cli.options import (
@@ -38,6 +38,7 @@ app = typer.Typer(
     add_completion=True,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(deltas.app, name="deltas")
 app.command("compare-strategies")(strategies.compare)
 app.command()(generate)
 app.command()(adapt)
@@ -91,7 +92,7 @@ def finetune(
     ] = "matbert-small",
     strategy: Annotated[
         str,
-        typer.Option("--strategy", help="full, feature, partial, bitfit, adapter, lora, prefix or prompt."),
+        typer.Option("--strategy", help="full, feature, partial, bitfit, adapter, control, deep-prompt, lora, prefix, prompt."),
     ] = "full",
     split: Annotated[
         str,
@@ -162,6 +163,10 @@ def predict(
     domain: Annotated[
         bool, typer.Option("--domain/--no-domain", help="Say which rows are unlike the training.")
     ] = True,
+    delta: Annotated[str | None, typer.Option("--delta", help="Task, where RUN is a set of deltas.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Copy of the encoder of a set of deltas [default: as it says].")
+    ] = None,
     device: DeviceOption = Device.auto,
     resume: ResumeTable = False,
 ) -> None:
@@ -169,7 +174,7 @@ def predict(
     from matfm.tasks import predict as task
 
     uncertainty = (method, groups, calibrated, mc_dropout, seed, domain)
-    config = task.PredictConfig(run, table, input_column, out, interval, device.value, *uncertainty)
+    config = task.PredictConfig(run, table, input_column, out, interval, device.value, *uncertainty, delta, backbone)
     finish(task.run(config, resume))
 
 

@@ -1,7 +1,11 @@
-"""What is trained beside a frozen linear map: a low-rank update, or a bottleneck behind it. Both begin as nothing."""
+"""What is trained beside a frozen part: an update of a linear map, a bottleneck behind it, or further tokens.
+
+Updates and bottlenecks begin as nothing.
+"""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -84,6 +88,49 @@ class AdaptedLinear(nn.Linear):
         linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
         linear.weight, linear.bias = self.weight, self.bias
         return linear
+
+
+class AddedTokens(nn.Module):
+    """Embeddings of tokens that the vocabulary does not have.
+
+    Args:
+        rows_CD: what they begin as.
+    """
+
+    def __init__(self, rows_CD: Tensor) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows_CD.clone())
+
+
+class AdaptedEmbedding(nn.Embedding):
+    """Embeddings with named further tokens, of which the active ones follow the vocabulary's. It takes over its weights.
+
+    Args:
+        embedding: of the vocabulary.
+    """
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        nn.Module.__init__(self)
+        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
+        self.padding_idx, self.max_norm, self.norm_type = embedding.padding_idx, None, 2.0
+        self.scale_grad_by_freq, self.sparse = False, False
+        self.weight = embedding.weight
+        self.added = nn.ModuleDict()
+        self.active: str | None = None
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(…) to (…, D); ids from the size of the vocabulary on are those of the further tokens."""
+        if self.active is None:
+            return super().forward(ids)
+        rows_CD = self.added[self.active].rows
+        assert isinstance(rows_CD, Tensor)
+        return F.embedding(ids, torch.cat([self.weight, rows_CD]), self.padding_idx)
+
+    def plain(self) -> nn.Embedding:
+        """The vocabulary's embeddings alone, with the same weights."""
+        plain = nn.Embedding(self.num_embeddings, self.embedding_dim, self.padding_idx, device="meta")
+        plain.weight = self.weight
+        return plain
 
 
 def checked_name(name: str) -> str:

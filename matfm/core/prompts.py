@@ -1,8 +1,8 @@
-"""Learned vectors before the tokens of every sequence, or before their keys and values in every layer."""
+"""Learned vectors before the tokens of every sequence: at the input, in every layer, or as keys and values there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from matfm.core.attention_context import AttentionContext, AttentionRun, FixedKeysValues
 from matfm.core.positions import Rotary, Rotation
-from matfm.core.transformer import TransformerStack
+from matfm.core.transformer import PreNormBlock, TransformerStack
 
 # N tokens, M of them, P learned vectors, L layers, B sequences, T tokens of one, H heads, D width, d width of a head
 
@@ -37,7 +37,12 @@ class Prompt(nn.Module):
         self.rotary = rotary
 
     def forward(
-        self, stack: Stack, hidden_ND: Tensor, context: AttentionContext, rows_M: Tensor | None = None
+        self,
+        stack: Stack,
+        blocks: Sequence[nn.Module],  # noqa: ARG002  (called as the others)
+        hidden_ND: Tensor,
+        context: AttentionContext,
+        rows_M: Tensor | None = None,
     ) -> list[Tensor]:
         """What the stack gives for the tokens behind the prompt."""
         tokens_PD = self.tokens.to(hidden_ND.dtype)
@@ -100,16 +105,61 @@ class Prefix(nn.Module):
         nn.init.normal_(self.values, std=std)
 
     def forward(
-        self, stack: Stack, hidden_ND: Tensor, context: AttentionContext, rows_M: Tensor | None = None
+        self,
+        stack: Stack,
+        blocks: Sequence[nn.Module],  # noqa: ARG002  (called as the others)
+        hidden_ND: Tensor,
+        context: AttentionContext,
+        rows_M: Tensor | None = None,
     ) -> list[Tensor]:
         """What the stack gives with the prefix."""
-        length = self.keys.shape[1]
-        fixed = FixedKeysValues(self._by_head(self.keys, hidden_ND), self._by_head(self.values, hidden_ND))
-        runs = tuple(replace(run, keys=run.keys + length, mask=_seen_before(run.mask, length)) for run in context.runs)
-        return stack(hidden_ND, replace(context, runs=runs, cache=fixed), rows_M)
+        fixed = FixedKeysValues(
+            _by_head(self.keys.to(hidden_ND.dtype), self.heads), _by_head(self.values.to(hidden_ND.dtype), self.heads)
+        )
+        return stack(hidden_ND, _behind_keys(context, fixed), rows_M)
 
-    def _by_head(self, vectors_LPD: Tensor, like: Tensor) -> Tensor:
-        return vectors_LPD.to(like.dtype).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+class DeepPrompt(nn.Module):
+    """Deep prompt tuning: P learned tokens before each sequence, others in every layer (VPT-deep, Jia et al. 2022).
+
+    A layer's output at its prompt is dropped, for the next layer has a prompt of its own. So prompts act through the
+    keys and values that the layers make of them, which are those of all sequences: no further token is computed.
+    Rotary positions of the prompt are -P to -1.
+
+    Args:
+        tokens_LPD: what the prompts begin as.
+        rotary: of the stack's attention.
+    """
+
+    def __init__(self, tokens_LPD: Tensor, rotary: Rotary | None = None) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(tokens_LPD.clone())
+        self.rotary = rotary
+
+    def forward(
+        self,
+        stack: Stack,
+        blocks: Sequence[nn.Module],
+        hidden_ND: Tensor,
+        context: AttentionContext,
+        rows_M: Tensor | None = None,
+    ) -> list[Tensor]:
+        """What the stack of these blocks gives for the tokens behind the prompts."""
+        tokens_LPD = self.tokens.to(hidden_ND.dtype)
+        heads = _pre_norm(blocks[0]).attention.heads
+        pairs = [keys_and_values(block, tokens_PD) for block, tokens_PD in zip(blocks, tokens_LPD, strict=True)]
+        keys, values = (_by_head(torch.stack(side), heads) for side in zip(*pairs, strict=True))
+        if self.rotary is not None:
+            positions = torch.arange(-tokens_LPD.shape[1], 0, device=hidden_ND.device)
+            keys = self.rotary(positions, hidden_ND.dtype)(keys)
+        return stack(hidden_ND, _behind_keys(context, FixedKeysValues(keys, values)), rows_M)
+
+
+def keys_and_values(block: nn.Module, hidden_PD: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values (P, D) that a block makes of its input, before any rotation."""
+    part = _pre_norm(block)
+    _, keys_PD, values_PD = part.attention.qkv(part.attention_norm(hidden_PD)).chunk(3, dim=-1)
+    return keys_PD, values_PD
 
 
 class AdaptedStack(TransformerStack):
@@ -129,8 +179,26 @@ class AdaptedStack(TransformerStack):
         """As the stack: hidden states of the tokens alone."""
         if self.active is None:
             return super().forward(hidden_ND, context, rows_M)
-        states: list[Tensor] = self.added[self.active](super().forward, hidden_ND, context, rows_M)
+        states: list[Tensor] = self.added[self.active](super().forward, self.blocks, hidden_ND, context, rows_M)
         return states
+
+
+def _pre_norm(block: nn.Module) -> PreNormBlock:
+    if not isinstance(block, PreNormBlock):
+        raise TypeError(f"deep prompts are for encoders of pre-norm blocks, not {type(block).__name__}")
+    return block
+
+
+def _by_head(vectors_LPD: Tensor, heads: int) -> Tensor:
+    """(L, P, D) to (L, H, P, d)."""
+    return vectors_LPD.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _behind_keys(context: AttentionContext, fixed: FixedKeysValues) -> AttentionContext:
+    """The context of sequences that see P keys more, before their own."""
+    length = fixed.keys_LHPd.shape[2]
+    runs = tuple(replace(run, keys=run.keys + length, mask=_seen_before(run.mask, length)) for run in context.runs)
+    return replace(context, runs=runs, cache=fixed)
 
 
 def _behind(tokens_PD: Tensor, part_ND: Tensor, run: AttentionRun) -> Tensor:

@@ -27,6 +27,7 @@ from matfm.models.deltas import (
     use_delta,
 )
 from matfm.models.heads import PropertyHead
+from matfm.models.huggingface_backbone import HuggingFaceForProperty, HuggingFaceModel
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
 from matfm.models.matbert_config import HEAD_FIELDS
 
@@ -83,7 +84,7 @@ def load_delta(model: Any, folder: str | Path, name: str | None = None) -> str:
     Raises:
         MatfmError: nothing usable is there, it belongs to another backbone, or the name is taken.
     """
-    record, tensors = _read(Path(folder))
+    record, tensors = read_delta(Path(folder))
     if (digest := backbone_digest(model)) != record["backbone"]["sha256"]:
         origin = record["backbone"]["name"] or "another encoder"
         raise MatfmError(
@@ -114,21 +115,22 @@ class DeltaTasks:
         encoder: the backbone.
     """
 
-    def __init__(self, encoder: MatBERTModel) -> None:
+    def __init__(self, encoder: MatBERTModel | HuggingFaceModel) -> None:
         self.encoder = encoder
-        self._predictors: dict[str, MatBERTForProperty] = {}
+        self._predictors: dict[str, MatBERTForProperty | HuggingFaceForProperty] = {}
 
     def load(self, folder: str | Path, name: str | None = None) -> str:
         """Add a task saved by `save_delta`; returns its name. Raises MatfmError as `load_delta`, or without a head."""
-        record, tensors = _read(Path(folder))
+        record, tensors = read_delta(Path(folder))
         if record["head"] is None:
             raise MatfmError(f"{folder} holds a delta without a head, which predicts nothing; use load_delta")
         name = load_delta(self.encoder, folder, name)
         config = copy.deepcopy(self.encoder.config)
         config.deltas = config.active_delta = None
+        foreign = isinstance(self.encoder, HuggingFaceModel)
         with torch.device("meta"):
-            predictor = MatBERTForProperty(config)
-        predictor.matbert = self.encoder
+            predictor = HuggingFaceForProperty(config) if foreign else MatBERTForProperty(config)
+        setattr(predictor, predictor.base_model_prefix, self.encoder)
         predictor.property_head = _head(config, record["head"], tensors).to(self.encoder.device)
         self._predictors[name] = predictor.eval()
         return name
@@ -137,7 +139,7 @@ class DeltaTasks:
         """Of the tasks."""
         return list(self._predictors)
 
-    def use(self, name: str) -> MatBERTForProperty:
+    def use(self, name: str) -> MatBERTForProperty | HuggingFaceForProperty:
         """The predictor of a task, whose delta acts from now on; predictors given out before are not to be used."""
         if name not in self._predictors:
             raise MatfmError(f"there is no task {name!r}; there are {', '.join(self._predictors) or 'none'}")
@@ -168,7 +170,8 @@ def _head(config: Any, fields: dict[str, Any], tensors: dict[str, Tensor]) -> Pr
     return head
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_delta(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `save_delta` wrote: `delta.json`, and the tensors. Raises MatfmError where nothing usable is there."""
     file = folder / DELTA_FILE
     if not file.is_file():
         raise MatfmError(f"{folder} holds no {DELTA_FILE}; give the folder of a saved delta, such as RUN/delta")

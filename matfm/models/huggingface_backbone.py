@@ -16,6 +16,8 @@ from transformers.utils import logging
 from matfm.core.bundled import resolve_weights
 from matfm.core.layout import PackedLayout
 from matfm.errors import MatfmError
+from matfm.models.deltas import restore_deltas
+from matfm.models.foreign_prompts import PromptedInput
 from matfm.models.heads import PropertyHead
 from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.models.matbert import PropertyPrediction
@@ -46,6 +48,8 @@ class HuggingFaceModel(HuggingFacePreTrainedModel):
         if "hidden_dropout_prob" in architecture:
             architecture["hidden_dropout_prob"] = config.hidden_dropout_prob
         self.encoder = build_encoder(architecture)
+        self.prompted = PromptedInput()
+        restore_deltas(self)
         self.post_init()
 
     def embed_packed(
@@ -81,7 +85,8 @@ class HuggingFaceModel(HuggingFacePreTrainedModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Any) -> Any:
         """What the encoder returns for padded (B, T) batches."""
         mask_BT = mask_or_ones(attention_mask, input_ids)
-        return self.encoder(input_ids=input_ids, attention_mask=mask_BT.long(), return_dict=True, **inputs)
+        embedding = self.encoder.get_input_embeddings()
+        return self.prompted(self.encoder, embedding, input_ids, mask_BT.long(), return_dict=True, **inputs)
 
     def layers_from_top(self, name: str) -> int:
         """Distance of a parameter from the head: 0 outside the blocks, 1 the last block, then downwards."""

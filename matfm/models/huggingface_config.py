@@ -19,3 +19,7 @@ class HuggingFaceConfig(PropertyConfig):
     """composition, smiles or selfies."""
     first_token_is_special: bool = True
     """Whether the tokenizer puts a token of its own, such as [CLS], first."""
+    deltas: dict[str, dict[str, Any]] | None = None
+    """Named additions to the encoder, as `matfm.models.deltas.DeltaSpec`; None for none."""
+    active_delta: str | None = None
+    """The one that acts."""

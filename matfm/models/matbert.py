@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.utils import ModelOutput
@@ -99,15 +100,21 @@ class MatBERTModel(MatBERTPreTrainedModel):
         return self.encoder(hidden_ND, AttentionContext.packed(layout, hidden_ND, rotary=self.rotary), rows_M)
 
     def encode_padded(
-        self, hidden_BTD: Tensor, mask_BT: Tensor, amounts_BT: Tensor | None = None, maps: list[Tensor] | None = None
+        self,
+        hidden_BTD: Tensor,
+        mask_BT: Tensor,
+        amounts_BT: Tensor | None = None,
+        maps: list[Tensor] | None = None,
+        prefix: Any = None,
     ) -> list[Tensor]:
-        """The slow twin, one dense block with a mask: for export and attention maps.
+        """The slow twin, one dense block with a mask: for export, attention maps, and prefixes of PEFT.
 
         Args:
             hidden_BTD: embedded tokens.
             mask_BT: 1 = real token.
             amounts_BT: beside the tokens, if any.
             maps: gets the attention weights (B, H, T, T) of every block.
+            prefix: Hugging Face's cache with keys and values (B, H, P, d) of every layer, which all tokens see.
 
         Returns:
             Hidden states (B, T, D) as of the encoder; what they hold at padding means nothing.
@@ -118,8 +125,10 @@ class MatBERTModel(MatBERTPreTrainedModel):
         hidden_BTD = self.embed_positions(hidden_BTD, positions_BT)
         rotation = None if self.rotary is None else self.rotary(positions_BT[:, None, :], hidden_BTD.dtype)
         count, length = mask_BT.shape
-        run = AttentionRun(count, length, length, mask_BT.bool()[:, None, None, :], rotation=rotation)
-        states = self.encoder(hidden_BTD.flatten(0, 1), AttentionContext((run,), maps=maps))
+        before = 0 if prefix is None else prefix.get_seq_length()
+        seen = F.pad(mask_BT.bool(), (before, 0), value=True)[:, None, None, :]
+        run = AttentionRun(count, length, before + length, seen, rotation=rotation)
+        states = self.encoder(hidden_BTD.flatten(0, 1), AttentionContext((run,), cache=prefix, maps=maps))
         return [state.view_as(hidden_BTD) for state in states]
 
     def forward(
@@ -130,20 +139,29 @@ class MatBERTModel(MatBERTPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        past_key_values: Any = None,
         **_: Any,
     ) -> BaseModelOutput:
-        """The Hugging Face path: padded (B, T) batches; hidden states and attention weights are zero at padding."""
+        """The Hugging Face path: padded (B, T) batches; hidden states and attention weights are zero at padding.
+
+        As PEFT's prompts need it: of `inputs_embeds` that are longer than `amounts` the first ones have no amount, and
+        `past_key_values` are a prefix, for which the mask may begin with as many ones.
+        """
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        mask = mask_or_ones(attention_mask, embeddings)
+        length = embeddings.shape[1]
+        mask = mask_or_ones(None if attention_mask is None else attention_mask[:, -length:], embeddings)
+        if amounts is not None:
+            amounts = F.pad(amounts, (length - amounts.shape[1], 0))
         with_states, with_maps = self._wanted(output_hidden_states, output_attentions)
         maps: list[Tensor] | None = [] if with_maps else None
-        if maps is None:
+        if maps is None and past_key_values is None:
             index = PaddedIndex.from_mask(mask)
             packed_amounts = None if amounts is None else index.pack(amounts)
             packed = self._encode(index.pack(embeddings), packed_amounts, index.layout)
             states = [index.unpack(state) for state in (packed if with_states else packed[-1:])]
         else:
-            states = [state * mask[..., None] for state in self.encode_padded(embeddings, mask, amounts, maps)]
+            padded = self.encode_padded(embeddings, mask, amounts, maps, past_key_values)
+            states = [state * mask[..., None] for state in padded]
         return BaseModelOutput(
             last_hidden_state=states[-1],
             hidden_states=tuple(states) if with_states else None,

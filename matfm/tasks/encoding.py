@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from matfm.chem.composition_encoder import encode_many_fractions
 from matfm.chem.composition_tokenizer import CompositionTokenizer
+from matfm.chem.control_tokens import CONTROL_TOKENS, control_tokens, with_control_tokens
 from matfm.chem.line_corpus import encode_lines, first_field
 from matfm.chem.line_tokenizer import LineNotationTokenizer
 from matfm.chem.selfies import selfies_to_smiles
@@ -73,10 +75,23 @@ class FormulaEncoder:
 
     tokenizer: CompositionTokenizer = field(default_factory=CompositionTokenizer)
     kind: str = "composition"
+    controlled: bool = False
+    """Whether control tokens of class and task stand around every formula; they are the tokenizer's added ones."""
 
     def __call__(self, cells: list[str]) -> EncodedRows:
         """Tokenize a column of formulas; unreadable ones are reported, not raised."""
-        return encode_formulas(cells)
+        encoded = encode_formulas(cells)
+        if not self.controlled:
+            return encoded
+        tokens = encoded.tokens
+        arrays = with_control_tokens(tokens.ids_N, tokens.amounts_N, tokens.offsets)
+        return replace(encoded, tokens=RaggedTokens(*arrays, tokens.targets_RK))
+
+    def with_control(self, names: Sequence[str]) -> FormulaEncoder:
+        """With control tokens of a task, called by its targets."""
+        tokenizer = CompositionTokenizer()
+        tokenizer.add_tokens(control_tokens(names), special_tokens=True)
+        return FormulaEncoder(tokenizer, controlled=True)
 
 
 @dataclass(frozen=True)
@@ -131,6 +146,12 @@ def row_encoder(kind: str, folder: str | Path | None = None, max_length: int | N
     if kind not in TOKENIZERS:
         raise MatfmError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
     return MoleculeEncoder(TOKENIZERS[kind]() if folder is None else _saved_tokenizer(kind, str(folder)), max_length)
+
+
+def own_tokens(encoder: RowEncoder) -> int:
+    """Tokens of an encoder's vocabulary, without control tokens."""
+    added = CONTROL_TOKENS if isinstance(encoder, FormulaEncoder) and encoder.controlled else 0
+    return len(encoder.tokenizer) - added
 
 
 def _saved_tokenizer(kind: str, folder: str) -> LineNotationTokenizer:

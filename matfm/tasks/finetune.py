@@ -30,6 +30,7 @@ from matfm.tasks.predictions import Predicted, predict_members, prediction_colum
 from matfm.tasks.predictor import check_backbone, in_prediction_forms, in_training_forms, train_predictor
 from matfm.tasks.readings import readings_to_check, vocabulary_report
 from matfm.tasks.splitting import SPLIT_FILE, UsableRows, shared_rows, split_rows
+from matfm.tasks.strategy_inputs import read_for
 from matfm.tasks.tables import Chunk, column_property, read_table, table_writer
 from matfm.tasks.targets import Targets, censored_counts, with_heads
 from matfm.tasks.uncertainty import assess, check_calibration, rows_of_members
@@ -267,11 +268,10 @@ def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -
     `begun` is the split file of the run that is continued.
     """
     inputs = table.column(config.input, config.table)
-    for name in config.targets:
-        table.column(name, config.table)
+    _ = [table.column(name, config.table) for name in config.targets]
     if table.rows == 0:
         raise MatfmError(f"{config.table} has no rows; fine-tuning needs labelled examples")
-    encoder = backbone_encoder(config.backbone, config.kind)
+    encoder = read_for(backbone_encoder(config.backbone, config.kind), config.fit.delta(), config.targets)
     encoded = encoder(inputs)
     unreadable = {**encoded.errors, **table.errors}
     labels = read_labels(table, config.table, config.targets, config.task, config.conditions, config.weight, unreadable)

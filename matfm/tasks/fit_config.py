@@ -20,7 +20,10 @@ TOKENS_OF_FORMULAS, TOKENS_OF_STRINGS = 256, 2048
 POOL_OF_STRINGS = 16
 
 
-_LEARNING_RATES = {"bitfit": 2e-3, "adapter": 2e-3, "lora": 2e-3, "prefix": 5e-3, "prompt": 5e-3}
+_LEARNING_RATES = {
+    **dict.fromkeys(("bitfit", "adapter", "lora"), 2e-3),
+    **dict.fromkeys(("control", "deep-prompt", "prefix", "prompt"), 5e-3),
+}
 """Of strategies that train few numbers, which have further to go; prompts ten times as far as whole encoders."""
 
 

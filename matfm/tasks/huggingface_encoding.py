@@ -32,6 +32,8 @@ class HuggingFaceEncoder:
     """composition, smiles or selfies."""
     max_length: int | None = None
     """Most tokens of a row, special ones included; longer ones are cut by the tokenizer and counted."""
+    reserved: int = 0
+    """Positions that a prompt takes from the rows."""
 
     def __call__(self, cells: list[str]) -> EncodedRows:
         """Tokenize a column; unreadable cells are reported, not raised."""
@@ -55,9 +57,10 @@ class HuggingFaceEncoder:
         rows = [row for row, text in enumerate(texts) if text]
         written = [texts[row] for row in rows]
         ids, unknown = self._tokens(written) if written else ([], Counter[str]())
-        too_long = [] if self.max_length is None else [k for k, of in enumerate(ids) if len(of) > self.max_length]
+        longest = None if self.max_length is None else self.max_length - self.reserved
+        too_long = [] if longest is None else [k for k, of in enumerate(ids) if len(of) > longest]
         if too_long:
-            cut = self._call([written[k] for k in too_long], truncation=True, max_length=self.max_length)["input_ids"]
+            cut = self._call([written[k] for k in too_long], truncation=True, max_length=longest)["input_ids"]
             for k, of_row in zip(too_long, cut, strict=True):
                 ids[k] = of_row
         made = [k for k, of_row in enumerate(ids) if of_row]

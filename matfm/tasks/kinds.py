@@ -12,9 +12,11 @@ from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.core.bundled import resolve_weights
 from matfm.errors import MatfmError
 from matfm.models.backbones import is_foreign, saved_architecture
+from matfm.models.deltas import delta_specs
 from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.tasks.encoding import KINDS, RowEncoder, row_encoder
 from matfm.tasks.huggingface_encoding import huggingface_encoder
+from matfm.tasks.strategy_inputs import read_for
 
 SCRATCH = "scratch:"
 """`scratch:small` starts from random weights of that size."""
@@ -75,6 +77,8 @@ def backbone_kind(backbone: str, kind: str | None = None) -> str:
 def backbone_encoder(backbone: str, kind: str | None = None) -> RowEncoder:
     """How cells become tokens of a backbone or run: its own vocabulary, cut where its positions end.
 
+    Of a run with a delta, also with what that puts around the rows.
+
     Raises:
         MatfmError: as `backbone_kind`, or the backbone reads formulas in a scheme without amounts, or it has no
             tokenizer and another vocabulary than that of compositions.
@@ -82,6 +86,12 @@ def backbone_encoder(backbone: str, kind: str | None = None) -> RowEncoder:
     kind = backbone_kind(backbone, kind)
     if backbone.startswith(SCRATCH):
         return row_encoder(kind)
+    architecture = saved_architecture(backbone)
+    spec = delta_specs(architecture.get("deltas")).get(str(architecture.get("active_delta")))
+    return read_for(_plain_encoder(backbone, architecture, kind), spec, architecture.get("property_names") or ())
+
+
+def _plain_encoder(backbone: str, architecture: dict[str, Any], kind: str) -> RowEncoder:
     scheme = _tokenizer_config(backbone).get("scheme", FRACTION)
     if scheme != FRACTION:
         raise MatfmError(
@@ -89,7 +99,6 @@ def backbone_encoder(backbone: str, kind: str | None = None) -> RowEncoder:
             f"choose a backbone that was pretrained in the scheme {FRACTION!r}"
         )
     folder = resolve_weights(backbone)
-    architecture = saved_architecture(backbone)
     if is_foreign(architecture):
         return huggingface_encoder(backbone, architecture, kind)
     if architecture.get("model_type") == HuggingFaceConfig.model_type:

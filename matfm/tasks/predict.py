@@ -13,7 +13,9 @@ from matfm.chem.units import Property
 from matfm.core.bundled import MODEL_FILE
 from matfm.errors import MatfmError
 from matfm.models.backbones import PropertyModel
+from matfm.tasks.delta_sets import DeltaSet, is_delta_set
 from matfm.tasks.devices import resolve_device
+from matfm.tasks.encoding import RowEncoder
 from matfm.tasks.examples import Examples
 from matfm.tasks.finetune import ENSEMBLE
 from matfm.tasks.intervals import IntervalConfig
@@ -56,6 +58,10 @@ class PredictConfig:
     """Of MC dropout."""
     domain: bool = True
     """Say of each row whether it is like the training rows, where the run knows them."""
+    delta: str | None = None
+    """Task of a set of deltas (`matfm deltas`), where the run is such a set."""
+    backbone: str | None = None
+    """Copy of the set's encoder, in place of the one that it names."""
 
     def __post_init__(self) -> None:
         self.intervals()
@@ -88,11 +94,10 @@ def run(config: PredictConfig, resume: bool = False) -> dict[str, Any]:
     `resume` continues an interrupted one.
     """
     device = resolve_device(config.device)
-    members = load_members(config.run)
-    encoder = backbone_encoder(config.run)
+    members, encoder, folder, digest = _loaded(config)
     targets = targets_of(members[0])
     samples = DropoutSamples(config.mc_dropout, config.seed) if config.mc_dropout else None
-    trust = load_trust(Path(config.run), targets, encoder, config.intervals(), config.calibrated, config.domain)
+    trust = load_trust(folder, targets, encoder, config.intervals(), config.calibrated, config.domain)
     forms = members[0].config.predict_enumerations
 
     def compute(examples: Examples, cells: list[str]) -> dict[str, np.ndarray]:
@@ -103,7 +108,7 @@ def run(config: PredictConfig, resume: bool = False) -> dict[str, Any]:
     names = prediction_columns(targets, no_rows(members, samples))
     text = {f"predicted_{known.name}" for known in targets.properties} if targets.classes else set()
     fields = {name: pa.string() if name in text else pa.float64() for name in names}
-    begun_with = {"run": weights_digest(config.run), **config.decides_output()}
+    begun_with = {"run": digest, **config.decides_output()}
     stream = RowStream(
         config.table,
         config.input,
@@ -119,6 +124,7 @@ def run(config: PredictConfig, resume: bool = False) -> dict[str, Any]:
     return {
         "task": "predict",
         "run": config.run,
+        **({} if config.delta is None else {"delta": config.delta}),
         "kind": encoder.kind,
         "out": config.out,
         "rows_in": summary.pop("rows_in"),
@@ -126,6 +132,19 @@ def run(config: PredictConfig, resume: bool = False) -> dict[str, Any]:
         **summary,
         **trust.summary(),
     }
+
+
+def _loaded(config: PredictConfig) -> tuple[list[PropertyModel], RowEncoder, Path, str]:
+    """Models, how they read rows, the folder with what calibrates them, and what tells their weights from others."""
+    if is_delta_set(config.run):
+        known = DeltaSet.open(config.run)
+        members = known.members(config.delta, config.backbone)
+        encoder = known.encoder(config.delta, config.backbone)
+        return members, encoder, known.of(config.delta), known.digest(config.delta)
+    for name in ("delta", "backbone"):
+        if getattr(config, name) is not None:
+            raise MatfmError(f"--{name} is for a set of deltas (matfm deltas add), and {config.run} is none")
+    return load_members(config.run), backbone_encoder(config.run), Path(config.run), weights_digest(config.run)
 
 
 def load_members(run_path: str) -> list[PropertyModel]:

@@ -23,11 +23,12 @@ from matfm.models.matbert import MatBERTForProperty
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.saving import save_model
 from matfm.models.strategies import DELTA, apply_strategy, check_deltas, trained_share
-from matfm.tasks.encoding import RowEncoder
+from matfm.tasks.encoding import RowEncoder, own_tokens
 from matfm.tasks.enumeration import encode_forms
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.kinds import SCRATCH
+from matfm.tasks.prompt_starts import prompt_start
 from matfm.tasks.targets import Targets
 
 __all__ = ["FitConfig", "Targets", "check_backbone", "load_predictor", "property_step", "train_predictor"]
@@ -78,7 +79,8 @@ def train_predictor(
     config = config.for_kind(encoder.kind)
     torch.manual_seed(seed)
     model = new_predictor(config, targets, encoder, train) if start is None else load_predictor(start)
-    share = apply_strategy(model, config, model.base_model.layers_from_top)
+    prompts = prompt_start(config, model, encoder, train, [known.name for known in targets.properties], seed)
+    share = apply_strategy(model, config, model.base_model.layers_from_top, prompts)
     batches = EpochBatches(train.in_epochs(seed), config.tokens_per_batch, seed, config.length_pool)
     steps = math.ceil(config.epochs * batches.batches_per_epoch / config.accumulate)
     evaluate = validation(valid, targets, device)
@@ -148,7 +150,7 @@ def new_predictor(config: FitConfig, targets: Targets, encoder: RowEncoder, trai
         architecture = {} if encoder.kind == "composition" else strings
         model: PropertyModel = MatBERTForProperty(MatBERTConfig.of_size(size, **architecture, **head))
     else:
-        model = with_new_head(config.backbone, head, len(encoder.tokenizer), encoder.kind)
+        model = with_new_head(config.backbone, head, own_tokens(encoder), encoder.kind)
     written = _first_forms(train)
     if not targets.classes:
         scale_to_labels(model.property_head, train.tokens.targets_RK[written], [p.limits for p in targets.properties])

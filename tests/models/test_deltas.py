@@ -26,6 +26,7 @@ LAYOUT = PackedLayout.from_lengths(LENGTHS)
 P = 3
 SPECS = {
     "adapter": DeltaSpec("adapter", bottleneck=4),
+    "deep-prompt": DeltaSpec("deep-prompt", length=P),
     "lora": DeltaSpec("lora", rank=2, alpha=4.0),
     "prefix": DeltaSpec("prefix", length=P),
     "prompt": DeltaSpec("prompt", length=P),
@@ -118,6 +119,24 @@ def test_a_prompt_is_the_plain_encoder_on_longer_input(positions):
     torch.testing.assert_close(ours, longer[:, P:], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("positions", ["none", "rotary"])
+def test_deep_prompts_are_tokens_of_their_own_before_every_layer(positions):
+    """The definition: each block sees its own prompt before the tokens, and what it makes of that is dropped."""
+    model = adapted("deep-prompt", positions).matbert
+    ids_BT = torch.tensor([[2, 30, 12, 40], [2, 31, 9, 8]])
+    ours = model(ids_BT, output_hidden_states=True).hidden_states
+    tokens_LPD = model.encoder.added["a"].tokens
+    assert tokens_LPD.shape == (2, P, 64)
+    hidden_BTD = model.embed_tokens(ids_BT)
+    rotation = None if model.rotary is None else model.rotary(torch.arange(-P, 4), hidden_BTD.dtype)
+    context = AttentionContext((AttentionRun(2, P + 4, P + 4, rotation=rotation),))
+    for layer, block in enumerate(model.encoder.blocks):
+        torch.testing.assert_close(ours[layer], hidden_BTD, rtol=1e-5, atol=1e-5)
+        longer = torch.cat([tokens_LPD[layer].expand(2, -1, -1), hidden_BTD], dim=1)
+        hidden_BTD = block(longer.flatten(0, 1), context).view(2, P + 4, -1)[:, P:]
+    torch.testing.assert_close(ours[-1], model.encoder.norm(hidden_BTD), rtol=1e-5, atol=1e-5)
+
+
 def test_fixed_keys_and_values_enter_the_softmax_first():
     torch.manual_seed(0)
     attention = SelfAttention(8, 2).double()
@@ -198,7 +217,7 @@ def test_deltas_on_one_encoder_act_by_name():
     use_delta(both, None)
     plain = model_of()
     assert torch.equal(both.raw_packed(*inputs(), LAYOUT), plain.raw_packed(*inputs(), LAYOUT))
-    with pytest.raises(MatfmError, match="no delta 'gap'; it has adapter-1, adapter-2, lora-1"):
+    with pytest.raises(MatfmError, match="no delta 'gap'; it has adapter-1, adapter-2, deep-prompt-1"):
         use_delta(both, "gap")
     with pytest.raises(MatfmError, match="changes the encoder under its other deltas"):
         merge_delta(both, "lora-1")
@@ -217,7 +236,7 @@ def test_names_are_parts_of_parameter_names(name):
 
 
 def test_other_families_are_refused():
-    with pytest.raises(MatfmError, match="deltas need a MatBERT encoder; this is a MatGPTModel"):
+    with pytest.raises(MatfmError, match="deltas need a MatBERT or another encoder; this is a MatGPTModel"):
         add_delta(MatGPTForCausalLM(MatGPTConfig.of_size("tiny")), "a", SPECS["lora"])
 
 
@@ -226,7 +245,7 @@ def test_a_name_is_taken_once_and_shapes_are_checked():
     with pytest.raises(MatfmError, match="has a delta 'a' already"):
         add_delta(model, "a", SPECS["lora"])
     assert model.config.active_delta == "a"
-    with pytest.raises(MatfmError, match="method of a delta is 'magic'; choose one of adapter, lora"):
+    with pytest.raises(MatfmError, match="method of a delta is 'magic'; choose one of adapter, control"):
         DeltaSpec("magic")
     for method, field in (("lora", "rank"), ("adapter", "bottleneck"), ("prefix", "length"), ("prompt", "length")):
         with pytest.raises(MatfmError, match=f"{field} of a {method} delta is 0"):
@@ -239,7 +258,7 @@ def test_attention_maps_say_what_tokens_attend_to_prompts_included(method):
     ids_BT = torch.tensor([[2, 30, 12, 0], [2, 31, 9, 8]])
     mask_BT = (ids_BT > 0).long()
     seen = model(ids_BT, mask_BT, output_attentions=True, output_hidden_states=True)
-    before = P if method in ("prefix", "prompt") else 0
+    before = P if method in ("deep-prompt", "prefix", "prompt") else 0
     for weights in seen.attentions:
         assert weights.shape == (2, 2, 4, before + 4)
         torch.testing.assert_close(weights.sum(dim=-1), mask_BT[:, None, :].double().expand(2, 2, 4))
@@ -291,6 +310,42 @@ def test_prefixes_start_as_what_tokens_are_to_the_frozen_encoder():
         key, value = block.attention.qkv(block.attention_norm(states[layer][:, 0])).chunk(3, dim=-1)[1:]
         torch.testing.assert_close(model.encoder.added["a"].keys[layer], key)
         torch.testing.assert_close(model.encoder.added["a"].values[layer], value)
+
+
+def test_deep_prompts_start_as_given_tokens_in_every_layer():
+    model = model_of("rotary").matbert
+    rows_CD = model.embed_tokens.weight[[9, 30]].detach()
+    add_delta(model, "a", SPECS["deep-prompt"], rows_CD)
+    tokens_LPD = model.encoder.added["a"].tokens
+    use_delta(model, None)
+    states = model(torch.tensor([[9], [30], [9]]), output_hidden_states=True).hidden_states
+    for layer in range(2):
+        torch.testing.assert_close(tokens_LPD[layer], states[layer][:, 0])
+    add_delta(model, "b", SPECS["prompt"], rows_CD)
+    assert torch.equal(model.encoder.added["b"].tokens, rows_CD[[0, 1, 0]])
+
+
+def test_control_tokens_follow_the_vocabulary_and_are_their_deltas_own():
+    model = model_of().matbert
+    plain = model_of().matbert
+    ids_BT = torch.tensor([[2, 123, 30, 12, 124]])
+    for name in ("gap", "moduli"):
+        add_delta(model, name, DeltaSpec("control", length=2), "tokens")
+    outputs = {}
+    for name in ("gap", "moduli"):
+        use_delta(model, name)
+        rows_CD = model.embed_tokens.added[name].rows
+        vectors = torch.cat([plain.embed_tokens.weight, rows_CD])[ids_BT]
+        outputs[name] = model(ids_BT).last_hidden_state
+        torch.testing.assert_close(outputs[name], plain(inputs_embeds=vectors).last_hidden_state)
+    assert not torch.equal(*outputs.values())
+    learns = gradients(model, model(ids_BT).last_hidden_state)
+    assert learns["embed_tokens.added.moduli.rows"].abs().sum() > 0
+    assert "embed_tokens.added.gap.rows" not in learns
+    for name in ("gap", "moduli"):
+        remove_delta(model, name)
+    assert [type(part) for part in model.modules()] == [type(part) for part in plain.modules()]
+    assert torch.equal(model.embed_tokens.weight, plain.embed_tokens.weight)
 
 
 def test_the_backbones_weights_keep_their_names_and_values():
