@@ -13,6 +13,7 @@ from matfm.core.kernel_ridge import fit_kernel_ridge, median_length, rbf_kernel,
 
 TREES = 500
 RIDGES = tuple(np.geomspace(1e-2, 1e6, 17))
+LOGISTIC_COSTS = tuple(np.geomspace(1e-4, 1e1, 6))
 SVM_COSTS = (3.0, 10.0, 30.0)
 SVM_WIDTHS = (0.3, 1.0, 3.0)
 """In units of one over the mean squared distance."""
@@ -46,6 +47,18 @@ def ridge(train_RD: np.ndarray, train_R: np.ndarray, test_TD: np.ndarray) -> np.
 
     train, test = standardised(train_RD, test_TD)
     return RidgeCV(RIDGES).fit(train, train_R).predict(test)
+
+
+def logistic(train_RD: np.ndarray, train_R: np.ndarray, test_TD: np.ndarray) -> np.ndarray:
+    """Logistic regression on standardised features; the penalty by five-fold cross-validation on the training rows."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    train, test = standardised(train_RD, test_TD)
+    search = GridSearchCV(
+        LogisticRegression(max_iter=2000), {"C": LOGISTIC_COSTS}, cv=_FOLDS, n_jobs=1, scoring="neg_log_loss"
+    )
+    return search.fit(train, train_R).predict_proba(test)[:, 1]
 
 
 def support_vectors(
