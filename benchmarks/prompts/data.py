@@ -29,13 +29,13 @@ class Fold:
     """Training rows before sub-sampling."""
 
     @property
-    def test_T(self) -> np.ndarray:
-        """Which rows are scored, bool."""
+    def scored(self) -> np.ndarray:
+        """Which rows are test rows, bool (R,)."""
         return self.known.test_rows(PART)
 
     @property
     def train_rows(self) -> int:
-        return int((~self.test_T).sum())
+        return int((~self.scored).sum())
 
 
 def fold_table(known: LabelledTable, fold: int, rows: int, tuning: bool, work: Path) -> Fold:
@@ -69,7 +69,7 @@ def fold_table(known: LabelledTable, fold: int, rows: int, tuning: bool, work: P
 def test_table(fold: Fold, work: Path) -> str:
     """Path of a table with the scored rows alone, for pictures."""
     known, path = fold.known, work / "tables" / f"{Path(fold.known.path).stem}-scored.csv"
-    rows = np.flatnonzero(fold.test_T).tolist()
+    rows = np.flatnonzero(fold.scored).tolist()
     labels = known.table.columns[known.target]
     _write(path, (known.input, known.target), [(known.inputs[row], labels[row]) for row in rows])
     return str(path)

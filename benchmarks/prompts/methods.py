@@ -1,4 +1,4 @@
-"""What is compared: nothing, a linear probe, untrained and trained prompts, and full fine-tuning, each with its counts."""
+"""What is compared: nothing, a linear probe, untrained and trained prompts, full fine-tuning; with their counts."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Prompts:
         if matching(load(path), split=TUNING if tuning else fold, **told):
             return
         predicted = self.predictions(task, own, fold, method, seed)
-        true_T = own.known.label_R[own.test_T]
+        true_T = own.known.label_R[own.scored]
         scores = regression_errors if own.known.classes is None else class_scores
         seen_R = self.seen(own.known)
         frozen = method.key != DUMMY
@@ -143,10 +143,10 @@ class Prompts:
         new: list[Record] = [
             record(
                 resolve_device(self.arguments.device).type if method.is_trained else "cpu", benchmark="prompts",
-                split=TUNING if tuning else fold, metric=metric, value=value, n=int(own.test_T.sum()),
+                split=TUNING if tuning else fold, metric=metric, value=value, n=int(own.scored.sum()),
                 unit=own.known.unit if metric in ("mae", "rmse") else "", seconds=predicted.seconds,
                 external_labels=self.pretraining.external_labels() if frozen else None,
-                contaminated_share=round(float(seen_R[own.test_T].mean()), 4) if frozen and seen_R is not None else None,
+                contaminated_share=round(float(seen_R[own.scored].mean()), 4) if frozen and seen_R is not None else None,
                 backbone=self.arguments.backbone, method=method.key, short=method.short,
                 learning_rate=method.learning_rate if method.is_trained else None, all_train_rows=own.all_train_rows,
                 length=method.length if method.has_length else None, epochs=method.epochs, **counts, **told,
@@ -180,7 +180,7 @@ class Prompts:
 
     def predictions(self, task: str, own: Fold, fold: int, method: Method, seed: int) -> Predictions:
         """Of the scored rows."""
-        known, test_T = own.known, own.test_T
+        known, test_T = own.known, own.scored
         if method.is_trained:
             backbone = method.backbone(self.arguments.backbone, self.work, seed)
             tuning = Tuning(backbone, method.overrides(), self.arguments.device)

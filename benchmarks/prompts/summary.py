@@ -1,4 +1,4 @@
-"""Means over seeds, what a prompt gains over the probe, how far it is from full fine-tuning, and the sweep of lengths."""
+"""Means over seeds, gains over the probe, distances from full fine-tuning, learning rates, attention and the sweep."""
 
 from __future__ import annotations
 
@@ -129,8 +129,14 @@ def verdict(own: Sequence[Record]) -> str:
             continue
         small = entry["delta_numbers"] / entry["backbone_numbers"]
         bounds = entry["below_probe_interval"]
-        better = "not compared with the probe" if entry["below_probe"] is None else _better(bounds, entry["below_probe"])
-        near = "" if entry["to_full"] is None else f", {'within' if entry['to_full'] <= NEAR_FULL else 'not within'} 15 % of full"
+        better = (
+            "not compared with the probe" if entry["below_probe"] is None else _better(bounds, entry["below_probe"])
+        )
+        near = (
+            ""
+            if entry["to_full"] is None
+            else f", {'within' if entry['to_full'] <= NEAR_FULL else 'not within'} 15 % of full"
+        )
         said.append(f"- {entry['short']}: {small:.2%} of the encoder's numbers, {better}{near}.")
     return "\n".join(said)
 

@@ -37,8 +37,8 @@ def composition_class(elements: Sequence[str]) -> str:
     """The class token of a set of elements.
 
     One element is `[ELEMENT]`; C and H together are `[ORGANIC]`; else the first of the lists oxygen, halogens, other
-    chalcogens, N P As Sb, C, B, Si Ge, H, noble gases of which there is an element decides, so that BiOCl is an oxide and
-    K2S2O7 too; what is left holds metals alone and is `[INTERMETALLIC]`.
+    chalcogens, N P As Sb, C, B, Si Ge, H, noble gases of which there is an element decides, so that BiOCl is an
+    oxide; what is left holds metals alone and is `[INTERMETALLIC]`.
 
     Args:
         elements: different symbols.

@@ -92,7 +92,9 @@ def finetune(
     ] = "matbert-small",
     strategy: Annotated[
         str,
-        typer.Option("--strategy", help="full, feature, partial, bitfit, adapter, control, deep-prompt, lora, prefix, prompt."),
+        typer.Option(
+            "--strategy", help="full, feature, partial, bitfit, adapter, control, deep-prompt, lora, prefix, prompt."
+        ),
     ] = "full",
     split: Annotated[
         str,

@@ -103,7 +103,7 @@ class AddedTokens(nn.Module):
 
 
 class AdaptedEmbedding(nn.Embedding):
-    """Embeddings with named further tokens, of which the active ones follow the vocabulary's. It takes over its weights.
+    """Embeddings with named further tokens, of which the active ones follow the vocabulary's. It takes over its weight.
 
     Args:
         embedding: of the vocabulary.

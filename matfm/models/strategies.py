@@ -45,9 +45,9 @@ class StrategyOptions:
 
     strategy: str = "full"
     """full; feature: the head alone; partial: the last blocks; bitfit: biases (Ben Zaken et al. 2022); or, beside the
-    frozen encoder: adapter (Houlsby et al. 2019), control: tokens of class and task around a formula, deep-prompt: tokens
-    before the input of every layer (Jia et al. 2022), lora (Hu et al. 2021), prefix: keys and values in every layer
-    (Li & Liang 2021), prompt: tokens before the input (Lester et al. 2021)."""
+    frozen encoder: adapter (Houlsby et al. 2019), control: tokens of class and task around a formula, deep-prompt:
+    tokens before the input of every layer (Jia et al. 2022), lora (Hu et al. 2021), prefix: keys and values in every
+    layer (Li & Liang 2021), prompt: tokens before the input (Lester et al. 2021)."""
     partial_layers: int = 2
     """Blocks, from the top, that `partial` trains."""
     rank: int = 2
@@ -61,8 +61,8 @@ class StrategyOptions:
     prompt_length: int = 8
     """Vectors of a prompt, and in every layer of a deep prompt or a prefix."""
     prompt_start: str = "tokens"
-    """What prompts, prefixes and control tokens begin as: tokens (random ones of the vocabulary), tokens:O,F,Ti (these),
-    task (pieces of the target's name, or the training rows' most frequent tokens), classes (centres of clusters of
+    """What prompts, prefixes and control tokens begin as: tokens (random ones of the vocabulary), tokens:O,F,Ti (those
+    named), task (pieces of the target's name, or the training rows' most frequent tokens), classes (centres of clusters of
     training rows), all as the encoder sees them, or random numbers."""
 
     def __post_init__(self) -> None:

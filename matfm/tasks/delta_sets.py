@@ -1,7 +1,7 @@
 """`matfm deltas`: several trained tasks on one frozen encoder, which the folder names but does not hold.
 
-`deltas.json` says which encoder, by name and by the SHA-256 of its weights; each task is a folder with its delta and head
-(`matfm.models.delta_files`), those of the further members of an ensemble, and what calibrates its predictions.
+`deltas.json` says which encoder, by name and by the SHA-256 of its weights; each task is a folder with its delta and
+head (`matfm.models.delta_files`), those of the further members of an ensemble, and what calibrates its predictions.
 """
 
 from __future__ import annotations
@@ -163,8 +163,7 @@ def add(config: AddDeltaConfig) -> dict[str, Any]:
     first, folder = read[0][0], Path(config.folder)
     if first["head"] is None:
         raise MatfmError(f"{config.run} holds a delta without a head, which predicts nothing")
-    backbone = {**first["backbone"], "kind": backbone_kind(config.run)}
-    known = DeltaSet.open(folder).record if (folder / SET_FILE).is_file() else _empty(folder, backbone)
+    known = DeltaSet.open(folder).record if (folder / SET_FILE).is_file() else _empty(config, first["backbone"])
     if config.name in known["deltas"]:
         raise MatfmError(f"{folder} has a delta {config.name!r} already; choose another name")
     for record, _ in read:
@@ -191,10 +190,16 @@ def add(config: AddDeltaConfig) -> dict[str, Any]:
     return {"task": "deltas add", "set": config.folder, "added": config.name, **known}
 
 
-def _empty(folder: Path, backbone: dict[str, Any]) -> dict[str, Any]:
-    if (folder / MODEL_FILE).is_file():
-        raise MatfmError(f"{folder} holds a model; choose another folder for the set")
-    return {"format": FORMAT, "backbone": backbone, "deltas": {}}
+def _empty(config: AddDeltaConfig, backbone: dict[str, Any]) -> dict[str, Any]:
+    """A new set; what its encoder reads is known from a run, or from a backbone with a tokenizer of ours."""
+    if (Path(config.folder) / MODEL_FILE).is_file():
+        raise MatfmError(f"{config.folder} holds a model; choose another folder for the set")
+    source = config.run if (Path(config.run) / MODEL_FILE).is_file() else str(backbone["name"])
+    try:
+        kind = backbone_kind(source)
+    except MatfmError as error:
+        raise MatfmError(f"what the encoder reads is not known ({error}); add the whole run first") from error
+    return {"format": FORMAT, "backbone": {**backbone, "kind": kind}, "deltas": {}}
 
 
 def _member_folders(run: Path) -> list[Path]:

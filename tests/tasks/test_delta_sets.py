@@ -43,7 +43,9 @@ def tune(folder, strategy, target, options=None):
 
 def predicted(folder, run, out, column, **options):
     predict.run(
-        predict.PredictConfig(str(run), str(folder / "t.csv"), "formula", str(out), device="cpu", domain=False, **options)
+        predict.PredictConfig(
+            str(run), str(folder / "t.csv"), "formula", str(out), device="cpu", domain=False, **options
+        )
     )
     return read_table(str(out)).columns[column]
 

@@ -33,9 +33,12 @@ from matfm.models.backbones import load_encoder, load_predictor
 from matfm.models.huggingface_backbone import HuggingFaceForProperty, adopt_encoder
 from matfm.models.strategies import StrategyOptions, apply_strategy
 from matfm.tasks import embed, finetune, predict
+from matfm.tasks.delta_sets import AddDeltaConfig, DeltaSet, add
 from matfm.tasks.enumeration import encode_forms
+from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.kinds import backbone_encoder, backbone_kind, saved_kind
+from matfm.tasks.prompt_analysis import attention_to_prompt
 from matfm.tasks.tables import read_table
 
 CHARACTERS = [*"CcNnOoSsFHlBr1234()[]=#@+-\\/", "é"]
@@ -171,6 +174,28 @@ def test_an_ensemble_is_resumed_and_ends_with_the_same_weights(roberta, table, t
 def summary_of_spread(tmp_path, table):
     _, columns = run_predict(tmp_path / "whole", table, tmp_path / "p.csv")
     return float(columns["predicted_size_std"][0])
+
+
+@pytest.mark.parametrize("strategy", ["prompt", "prefix", "lora", "adapter"])
+def test_deltas_are_trained_beside_the_encoder_and_predict_from_the_run(roberta, table, tmp_path, strategy):
+    fit = {"strategy": strategy, "prompt_start": "task", "prompt_length": 4}
+    summary = tune(table, roberta, tmp_path / "run", fit=fit)
+    assert summary["trainable_share"] < 0.5
+    assert backbone_encoder(str(tmp_path / "run")).reserved == (4 if strategy in ("prompt", "prefix") else 0)
+    written = read_table(str(tmp_path / "run" / "predictions.parquet")).columns
+    _, columns = run_predict(tmp_path / "run", table, tmp_path / "p.csv")
+    expected = {int(row): float(value) for row, value in zip(written["row"], written["predicted_size"], strict=True)}
+    assert [float(columns["predicted_size"][row]) for row in expected] == pytest.approx(
+        list(expected.values()), abs=1e-4
+    )
+    add(AddDeltaConfig(str(tmp_path / "set"), str(tmp_path / "run"), "size"))
+    model = DeltaSet.open(tmp_path / "set").members("size")[0]
+    assert isinstance(model, HuggingFaceForProperty)
+    if strategy in ("prompt", "prefix"):
+        encoded = backbone_encoder(str(tmp_path / "run"))(["CCO", "CCN"]).tokens
+        seen = attention_to_prompt(load_encoder(str(tmp_path / "run")), Examples(encoded), torch.device("cpu"))
+        assert seen.share_L.shape == (2,)
+        assert ((seen.share_L > 0) & (seen.share_L < 1)).all()
 
 
 @pytest.mark.parametrize("strategy", ["full", "feature", "partial", "bitfit"])
@@ -340,5 +365,5 @@ def test_dropout_of_the_options_reaches_the_encoder(roberta, table, tmp_path):
     assert model.backbone.encoder.config.hidden_dropout_prob == 0
     layers = model.base_model.layers_from_top
     assert 0 < apply_strategy(model, StrategyOptions(strategy="partial", partial_layers=1), layers) < 1
-    with pytest.raises(MatfmError, match="deltas need a MatBERT encoder"):
-        apply_strategy(model, StrategyOptions(strategy="lora"), layers)
+    with pytest.raises(MatfmError, match="'deep-prompt' needs a MatBERT encoder"):
+        apply_strategy(model, StrategyOptions(strategy="deep-prompt"), layers)

@@ -145,10 +145,16 @@ def test_each_strategy_has_its_rate_and_options_are_checked():
     own = OptimizerConfig(learning_rate=1e-4)
     assert FitConfig(strategy="prompt", optimizer=own).for_kind("composition").optimizer == own
     for options, message in (
-        ({"strategy": "magic"}, "choose one of full, feature, partial, bitfit, adapter, control, deep-prompt, lora, prefix"),
+        (
+            {"strategy": "magic"},
+            "choose one of full, feature, partial, bitfit, adapter, control, deep-prompt, lora, prefix",
+        ),
         ({"rank": 0}, "rank is 0; it must be at least 1"),
         ({"alpha": -1.0}, "alpha is -1.0; it must be positive"),
-        ({"prompt_start": "words"}, "prompt_start is 'words'; choose one of tokens, random, task, classes, tokens:O,F,Ti"),
+        (
+            {"prompt_start": "words"},
+            "prompt_start is 'words'; choose one of tokens, random, task, classes, tokens:O,F,Ti",
+        ),
     ):
         with pytest.raises(MatfmError, match=message):
             FitConfig(**options)
