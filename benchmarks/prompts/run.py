@@ -138,16 +138,16 @@ class Prompts:
         true_T = own.known.label_R[own.scored]
         scores = regression_errors if own.known.classes is None else class_scores
         seen_R = self.seen(own.known)
-        frozen = method.key != DUMMY
+        pretrained = method.key != DUMMY
+        share = None if seen_R is None or not pretrained else round(float(seen_R[own.scored].mean()), 4)
         counts = self.counts(method, self.folder(task, own, fold, method, seed))
         new: list[Record] = [
             record(
                 resolve_device(self.arguments.device).type if method.is_trained else "cpu", benchmark="prompts",
                 split=TUNING if tuning else fold, metric=metric, value=value, n=int(own.scored.sum()),
                 unit=own.known.unit if metric in ("mae", "rmse") else "", seconds=predicted.seconds,
-                external_labels=self.pretraining.external_labels() if frozen else None,
-                contaminated_share=round(float(seen_R[own.scored].mean()), 4) if frozen and seen_R is not None else None,
-                backbone=self.arguments.backbone, method=method.key, short=method.short,
+                external_labels=self.pretraining.external_labels() if pretrained else None,
+                contaminated_share=share, backbone=self.arguments.backbone, method=method.key, short=method.short,
                 learning_rate=method.learning_rate if method.is_trained else None, all_train_rows=own.all_train_rows,
                 length=method.length if method.has_length else None, epochs=method.epochs, **counts, **told,
             )

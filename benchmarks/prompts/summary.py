@@ -114,8 +114,8 @@ def table(means: Sequence[Record], task: str) -> str:
         ])  # fmt: skip
     unit = f" ({first['unit']})" if first["unit"] else ""
     header = [
-        "method", f"{first['metric']}{unit}, mean and 95 % interval", "seeds", "numbers of the prompt (of the encoder's)",
-        "numbers of the head", "better than the probe by", "worse than full by", "gain over dummy, share of full's",
+        "method", f"{first['metric']}{unit}, mean and 95 % interval", "seeds",
+        "numbers of the prompt (of the encoder's)", "numbers of the head", "better than the probe by", "worse than full by", "gain over dummy, share of full's",
         "seen test rows", "seconds a run",
     ]  # fmt: skip
     return f"## {task}\n\n{markdown(header, rows)}\n{verdict(own)}\n"
@@ -132,11 +132,9 @@ def verdict(own: Sequence[Record]) -> str:
         better = (
             "not compared with the probe" if entry["below_probe"] is None else _better(bounds, entry["below_probe"])
         )
-        near = (
-            ""
-            if entry["to_full"] is None
-            else f", {'within' if entry['to_full'] <= NEAR_FULL else 'not within'} 15 % of full"
-        )
+        near = ""
+        if entry["to_full"] is not None:
+            near = f", {'within' if entry['to_full'] <= NEAR_FULL else 'not within'} {NEAR_FULL:.0%} of full"
         said.append(f"- {entry['short']}: {small:.2%} of the encoder's numbers, {better}{near}.")
     return "\n".join(said)
 

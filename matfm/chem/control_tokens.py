@@ -80,8 +80,7 @@ def _classes(has_RV: np.ndarray) -> np.ndarray:
     """Position in `CLASS_TOKENS` of each formula (R,), by which tokens it has."""
 
     def any_of(symbols: str) -> np.ndarray:
-        found: np.ndarray = has_RV[:, [VOCABULARY[symbol] for symbol in symbols.split()]].any(axis=1)
-        return found
+        return np.asarray(has_RV[:, [VOCABULARY[symbol] for symbol in symbols.split()]].any(axis=1))
 
     elements_R = has_RV[:, [VOCABULARY[symbol] for symbol in SYMBOLS]].sum(axis=1)
     asked = [elements_R == 1, any_of("C") & any_of("H"), *(any_of(symbols) for symbols in _BY_ELEMENT.values())]

@@ -62,8 +62,8 @@ class StrategyOptions:
     """Vectors of a prompt, and in every layer of a deep prompt or a prefix."""
     prompt_start: str = "tokens"
     """What prompts, prefixes and control tokens begin as: tokens (random ones of the vocabulary), tokens:O,F,Ti (those
-    named), task (pieces of the target's name, or the training rows' most frequent tokens), classes (centres of clusters of
-    training rows), all as the encoder sees them, or random numbers."""
+    named), task (pieces of the target's name, or the most frequent tokens of the training rows), classes (centres of
+    clusters of training rows), all as the encoder sees them, or random numbers."""
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
