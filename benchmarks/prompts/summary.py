@@ -115,8 +115,8 @@ def table(means: Sequence[Record], task: str) -> str:
     unit = f" ({first['unit']})" if first["unit"] else ""
     header = [
         "method", f"{first['metric']}{unit}, mean and 95 % interval", "seeds",
-        "numbers of the prompt (of the encoder's)", "numbers of the head", "better than the probe by", "worse than full by", "gain over dummy, share of full's",
-        "seen test rows", "seconds a run",
+        "numbers of the prompt (of the encoder's)", "numbers of the head", "better than the probe by",
+        "worse than full by", "gain over dummy, share of full's", "seen test rows", "seconds a run",
     ]  # fmt: skip
     return f"## {task}\n\n{markdown(header, rows)}\n{verdict(own)}\n"
 

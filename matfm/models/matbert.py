@@ -126,8 +126,8 @@ class MatBERTModel(MatBERTPreTrainedModel):
         rotation = None if self.rotary is None else self.rotary(positions_BT[:, None, :], hidden_BTD.dtype)
         count, length = mask_BT.shape
         before = 0 if prefix is None else prefix.get_seq_length()
-        seen = F.pad(mask_BT.bool(), (before, 0), value=True)[:, None, None, :]
-        run = AttentionRun(count, length, before + length, seen, rotation=rotation)
+        seen_BS = F.pad(mask_BT.bool(), (before, 0), value=True) if before else mask_BT.bool()
+        run = AttentionRun(count, length, before + length, seen_BS[:, None, None, :], rotation=rotation)
         states = self.encoder(hidden_BTD.flatten(0, 1), AttentionContext((run,), cache=prefix, maps=maps))
         return [state.view_as(hidden_BTD) for state in states]
 
@@ -150,7 +150,7 @@ class MatBERTModel(MatBERTPreTrainedModel):
         embeddings = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         length = embeddings.shape[1]
         mask = mask_or_ones(None if attention_mask is None else attention_mask[:, -length:], embeddings)
-        if amounts is not None:
+        if amounts is not None and amounts.shape[1] < length:
             amounts = F.pad(amounts, (length - amounts.shape[1], 0))
         with_states, with_maps = self._wanted(output_hidden_states, output_attentions)
         maps: list[Tensor] | None = [] if with_maps else None

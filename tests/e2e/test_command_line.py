@@ -331,7 +331,7 @@ def test_options_are_those_of_the_contract():
         "fewshot": {"--set", "--out", "--resume"},
         "translate": {"--input", "--to", "--out", "--ask", "--beams", "--device"},
         "predict": {"--input", "--out", "--interval", "--interval-method", "--interval-groups", "--calibrated",
-                    "--mc-dropout", "--seed", "--domain", "--device", "--resume"},
+                    "--mc-dropout", "--seed", "--domain", "--delta", "--backbone", "--device", "--resume"},
         "embed": {"--input", "--out", "--layer", "--pooling", "--kind", "--device", "--resume"},
         "screen": {"--support", "--input", "--label", "--out", "--top", "--backbone", "--engine", "--kind", "--positive",
                    "--minimize", "--diversity", "--keep-bad", "--workers", "--device", "--resume"},
@@ -341,9 +341,13 @@ def test_options_are_those_of_the_contract():
         "check": {"--cache", "--offline"},
         "init": {"--out", "--input"},
         "audit": {"--pretrain", "--evaluate", "--out", "--input", "--kind", "--cache", "--offline"},
+        "deltas add": {"--name", "--domain"},
+        "deltas list": set(),
+        "deltas analyse": {"--input", "--color", "--out", "--rows", "--seed", "--device"},
     }  # fmt: skip
     commands = typer.main.get_command(app).commands
-    commands = {**commands, **commands["data"].commands}
+    of_deltas = {f"deltas {name}": command for name, command in commands["deltas"].commands.items()}
+    commands = {**commands, **commands["data"].commands, **of_deltas}
     for name, options in expected.items():
         offered = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")}
         assert offered - {"--help"} == options | {o for o in offered if o.startswith("--no-")}, name
