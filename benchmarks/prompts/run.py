@@ -148,8 +148,9 @@ class Prompts:
                 unit=own.known.unit if metric in ("mae", "rmse") else "", seconds=predicted.seconds,
                 external_labels=self.pretraining.external_labels() if pretrained else None,
                 contaminated_share=share, backbone=self.arguments.backbone, method=method.key, short=method.short,
-                learning_rate=method.learning_rate if method.is_trained else None, all_train_rows=own.all_train_rows,
-                length=method.length if method.has_length else None, epochs=method.epochs, **counts, **told,
+                settings=list(method.further), learning_rate=method.learning_rate if method.is_trained else None,
+                all_train_rows=own.all_train_rows, length=method.length if method.has_length else None,
+                epochs=method.epochs, **counts, **told,
             )
             for metric, value in scores(true_T, predicted.value_T).items()
         ]  # fmt: skip

@@ -26,8 +26,8 @@ def best_rate(rates: Sequence[Record], task: str, method: Method) -> float | Non
     """
     own = [
         entry
-        for entry in matching(rates, task=task, method=method.key, epochs=method.epochs)
-        if entry["metric"] in JUDGED and entry["model"].endswith("".join(f", {s}" for s in method.further) + "]")
+        for entry in matching(rates, task=task, method=method.key, epochs=method.epochs, settings=list(method.further))
+        if entry["metric"] in JUDGED
     ]
     own = matching(own, short=method.short) or own
     scores: dict[float, list[float]] = {}
