@@ -152,7 +152,7 @@ def draw_points(
     path: Path, panels: dict[str, np.ndarray], color_R: np.ndarray, label: str, classes: tuple[str, ...] = ()
 ) -> None:
     """Points (R, 2) of the same rows in panels side by side, by title, coloured by numbers or by classes."""
-    figure, axes = _figure(len(panels), 1.1 * _HEIGHT * len(panels))
+    figure, axes = new_figure(len(panels), 1.1 * _HEIGHT * len(panels))
     for panel, (title, points_R2) in zip(axes, panels.items(), strict=True):
         shown = panel.scatter(
             *points_R2.T, c=color_R, s=6, alpha=0.7, linewidths=0, cmap="tab10" if classes else "viridis"
@@ -163,7 +163,7 @@ def draw_points(
     else:
         figure.colorbar(shown, ax=list(axes), label=label)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_attention(run: Path, maps: dict[str, list[list[float]]]) -> None:

@@ -79,8 +79,7 @@ def train_predictor(
     config = config.for_kind(encoder.kind)
     torch.manual_seed(seed)
     model = new_predictor(config, targets, encoder, train) if start is None else load_predictor(start)
-    prompts = prompt_start(config, model, encoder, train, [known.name for known in targets.properties], seed)
-    share = apply_strategy(model, config, model.base_model.layers_from_top, prompts)
+    share = choose_trained(model, config, targets, encoder, train, seed)
     batches = EpochBatches(train.in_epochs(seed), config.tokens_per_batch, seed, config.length_pool)
     steps = math.ceil(config.epochs * batches.batches_per_epoch / config.accumulate)
     evaluate = validation(valid, targets, device)
@@ -101,6 +100,14 @@ def train_predictor(
     )
     save_predictor(config, model, folder, record)
     return model, {**result, "trainable_share": share}
+
+
+def choose_trained(
+    model: PropertyModel, config: FitConfig, targets: Targets, encoder: RowEncoder, train: Examples, seed: int
+) -> float:
+    """Freeze what the strategy does not train and add what it adds; returns the share of numbers that are trained."""
+    start = prompt_start(config, model, encoder, train, [known.name for known in targets.properties], seed)
+    return apply_strategy(model, config, model.base_model.layers_from_top, start)
 
 
 def saved_predictor(config: FitConfig, folder: Path) -> tuple[PropertyModel, dict[str, Any]]:

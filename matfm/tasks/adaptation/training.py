@@ -22,13 +22,13 @@ from matfm.core.trainer import Evaluation, StepFunction, StepOutput, fit
 from matfm.errors import MatfmError
 from matfm.models.backbones import PropertyModel
 from matfm.models.domain import ALIGNMENTS, AlignedPropertyModel, condition_on
-from matfm.models.strategies import apply_strategy
 from matfm.tasks import finetune, pretrain
 from matfm.tasks.adaptation.config import AdaptConfig, DomainTable
 from matfm.tasks.adaptation.rows import DomainRows
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.predictor import (
+    choose_trained,
     in_training_forms,
     load_predictor,
     loop_of,
@@ -118,7 +118,7 @@ def train_together(config: AdaptConfig, rows: DomainRows, out: Path, device: tor
     train, source = _examples(config, rows, plan), rows.take(rows.positions("source", "train"))
     torch.manual_seed(config.seed)
     predictor = new_predictor(fit_config, rows.labelled.targets, rows.labelled.encoder, source)
-    share = apply_strategy(predictor, fit_config, predictor.base_model.layers_from_top)
+    share = choose_trained(predictor, fit_config, rows.labelled.targets, rows.labelled.encoder, source, config.seed)
     model: Any = AlignedPropertyModel(predictor, config.alignment(), len(rows.joined.domains)) if aligns else predictor
     steps = math.ceil(fit_config.epochs * plan.batches_per_epoch / fit_config.accumulate)
     batches = GroupedBatches(train.in_epochs(config.seed), plan.groups, config.seed, steps * fit_config.accumulate)
