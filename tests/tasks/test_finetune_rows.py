@@ -14,7 +14,7 @@ from matfm.tasks.calibration import Calibration, by_target, load_calibration, sa
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.predictions import Predicted
-from matfm.tasks.predictor import step_beside
+from matfm.tasks.predictor import loss_beside
 from matfm.tasks.tables import read_table
 from matfm.tasks.targets import Targets
 
@@ -80,20 +80,21 @@ def test_balanced_classes_weigh_rows_and_not_their_written_forms():
     tokens = RaggedTokens.from_sequences([([1], [0.0])] * 10, np.repeat(labels_R, np.diff(forms), axis=0))
     config = FitConfig(backbone="scratch:tiny", task="classification", class_weights="balanced")
     targets = Targets((Property("y", ""),), (("a", "b"),))
-    step = step_beside(config, targets, Examples(tokens, forms=forms), torch.device("cpu"))
+    loss = loss_beside(config, targets, Examples(tokens, forms=forms), torch.device("cpu"))
     seen = []
 
-    class Model:
-        def raw_packed(self, *_):
+    class Head:
+        def __call__(self, *_):
             return None
 
-        class property_head:  # noqa: N801
-            @staticmethod
-            def loss(raw, targets_BK, side_BK, weight_B, smoothing):
-                seen.append(weight_B)
-                return torch.zeros(()), torch.ones(())
+        def loss(self, raw, targets_BK, side_BK, weight_B, smoothing):
+            seen.append(weight_B)
+            return torch.zeros(()), torch.ones(())
 
-    step(Model(), tokens.batch(forms[:-1]), torch.Generator())
+    class Model:
+        property_head = Head()
+
+    loss(Model(), torch.zeros(4, 1), tokens.batch(forms[:-1]))
     assert seen[0].tolist() == [[1.0], [1.0], [1.0], [1.0]]
 
 
