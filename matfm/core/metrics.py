@@ -28,12 +28,12 @@ def regression_scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, floa
     true, predicted = true[present].astype(np.float64), predicted[present].astype(np.float64)
     if len(true) == 0:
         return {"n": 0}
-    low, high = bootstrap_interval(_mae, true, predicted)
+    low, high = bootstrap_interval(mean_absolute_error, true, predicted)
     spread = float(np.square(true - true.mean()).sum())
     residual = float(np.square(true - predicted).sum())
     scores = {
         "n": len(true),
-        "mae": _mae(true, predicted),
+        "mae": mean_absolute_error(true, predicted),
         "mae_low": low,
         "mae_high": high,
         "rmse": float(np.sqrt(residual / len(true))),
@@ -53,12 +53,17 @@ def classification_scores(true: np.ndarray, probabilities: np.ndarray) -> dict[s
     scores = {
         "n": len(true),
         "accuracy": float((chosen == true).mean()),
-        "balanced_accuracy": float(np.mean([(chosen[true == label] == label).mean() for label in np.unique(true)])),
+        "balanced_accuracy": balanced_accuracy(true, chosen),
     }
     if probabilities.shape[1] == 2 and len(np.unique(true)) == 2:
         scores["roc_auc"] = float(roc_auc_score(true, probabilities[:, 1]))
     return scores
 
 
-def _mae(true: np.ndarray, predicted: np.ndarray) -> float:
+def balanced_accuracy(true: np.ndarray, chosen: np.ndarray) -> float:
+    """Mean recall of the classes that are present."""
+    return float(np.mean([(chosen[true == label] == label).mean() for label in np.unique(true)]))
+
+
+def mean_absolute_error(true: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.abs(true - predicted).mean())

@@ -8,13 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matfm.core.files import write_text
+import torch
+
+from matfm.core.files import write_json, write_text
+from matfm.tasks.devices import resolve_device
 
 if TYPE_CHECKING:
     from matfm.tasks.finetune import FinetuneConfig
     from matfm.tasks.pretrain import PretrainConfig
     from matfm.tasks.recipes import Recipe
 
+ENVIRONMENT = "environment.json"
 _REPORTED = ("matfm", "torch", "transformers", "numpy", "scikit-learn")
 _IN_UNIT = frozenset({"mae", "mae_low", "mae_high", "rmse", "width_90", "interval_score_90"})
 """Scores that have the unit of the property; the others are numbers."""
@@ -31,6 +35,19 @@ def command_line() -> str:
     return " ".join(["matfm" if program in _STARTS else program, *sys.argv[1:]])
 
 
+def write_environment(run: Path, device: str) -> None:
+    """`environment.json`: the command, the versions and the machine that a result depends on."""
+    used = resolve_device(device)
+    found = {
+        "command": command_line(),
+        "versions": versions(),
+        "device": f"cuda: {torch.cuda.get_device_name(used)}" if used.type == "cuda" else used.type,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+    }
+    write_json(run / ENVIRONMENT, found)
+
+
 _STARTS = ("__main__.py", "-c")
 """Names of the program when Python starts the package or a line of code."""
 
@@ -38,7 +55,8 @@ _STARTS = ("__main__.py", "-c")
 def write_pretraining_card(
     run: Path, config: PretrainConfig, summary: dict[str, Any], recipe: Recipe | None = None
 ) -> None:
-    """`card.md` of pretrained weights."""
+    """`card.md` of pretrained weights, and `environment.json`."""
+    write_environment(run, config.device)
     things = _THINGS[config.data.kind]
     source = f"{recipe.title} (recipe `{recipe.name}` {recipe.version})" if recipe else config.data.table
     lines = [
@@ -139,7 +157,8 @@ def _unit(metric: str, units: dict[str, str]) -> str:
 
 
 def write_finetuning_card(run: Path, config: FinetuneConfig, summary: dict[str, Any]) -> None:
-    """`card.md` of a fine-tuned predictor."""
+    """`card.md` of a fine-tuned predictor, and `environment.json`."""
+    write_environment(run, config.device)
     units = summary["units"]
     lines = [
         f"# {', '.join(config.targets)} from {config.input}",

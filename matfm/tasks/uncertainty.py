@@ -95,7 +95,7 @@ def assess(
         to_score = class_scores if targets.classes else number_scores
         scores[known.name] = to_score(calibration.targets[known.name], rows, known.name, known.limits)
         if position == 0:
-            panels = _class_panels if targets.classes else _number_panels
+            panels = class_panels if targets.classes else number_panels
             plots.draw_calibration(out, panels(calibration.targets[known.name], rows, known.name, known.unit))
     return scores
 
@@ -142,7 +142,8 @@ def _probability_scores(tested: HeldOut, ending: str) -> dict[str, float]:
     }
 
 
-def _number_panels(calibration: HeldOut, tested: HeldOut, name: str, unit: str) -> list[plots.CalibrationPanel]:
+def number_panels(calibration: HeldOut, tested: HeldOut, name: str, unit: str) -> list[plots.CalibrationPanel]:
+    """Coverage of intervals at all levels; with standard deviations also that of a normal law, and errors by std."""
     true_R, rows = tested.true_R, tested.rows
     levels = np.array([level for level in _FIGURE_LEVELS if _enough(calibration, level)])
     covered = [
@@ -165,7 +166,8 @@ def _number_panels(calibration: HeldOut, tested: HeldOut, name: str, unit: str) 
     ]
 
 
-def _class_panels(calibration: HeldOut, tested: HeldOut, *_: str) -> list[plots.CalibrationPanel]:
+def class_panels(calibration: HeldOut, tested: HeldOut, *_: str) -> list[plots.CalibrationPanel]:
+    """Reliability of the likeliest class, as predicted and at the temperature."""
     curves = {"as predicted": reliability(tested.true_R, tested.rows.value_R)[1:]}
     if len(calibration.true_R):
         scaled = calibration.calibrated(tested.rows).value_R

@@ -1,0 +1,1 @@
+"""Parts of the report page of a run."""

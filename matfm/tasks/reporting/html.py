@@ -1,0 +1,109 @@
+"""HTML and SVG as values: text is escaped unless it is markup already, so nothing from a table can become markup."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_VOID = frozenset({"meta", "link", "br", "hr", "img"})
+_LONGEST_TEXT = 200
+"""Characters of one text from a file; cells may hold megabytes."""
+_CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+class Html(str):
+    """Markup. Only functions of this module make it from other text."""
+
+    __slots__ = ()
+
+
+def escaped(content: object) -> Html:
+    """Markup as it is, None as nothing, anything else as text; control characters and lone surrogates are replaced."""
+    if isinstance(content, Html):
+        return content
+    if content is None:
+        return Html("")
+    text = str(content).translate(_CONTROLS).encode("utf-8", "replace").decode("utf-8")
+    return Html(html.escape(text))
+
+
+def joined(parts: Iterable[object], between: str = "") -> Html:
+    """Parts one after the other; `between` is text."""
+    return Html(escaped(between).join(escaped(part) for part in parts))
+
+
+def tag(name: str, *children: object, **attributes: object) -> Html:
+    """An element.
+
+    Attributes are named as in Python: `class_`, `aria_label`; None and False leave one out, True needs no value.
+    """
+    opening = name + "".join(_attribute(key, value) for key, value in attributes.items())
+    if name in _VOID:
+        return Html(f"<{opening}>")
+    return Html(f"<{opening}>{joined(children)}</{name}>")
+
+
+def _attribute(key: str, value: object) -> str:
+    if value is None or value is False:
+        return ""
+    name = key.rstrip("_").replace("_", "-")
+    if value is True:
+        return f" {name}"
+    shown = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+    return f' {name}="{escaped(str(shown))}"'
+
+
+def shortened(text: object, longest: int = _LONGEST_TEXT) -> str:
+    """At most so many characters, a cut end marked with an ellipsis."""
+    whole = str(text)
+    return whole if len(whole) <= longest else whole[: longest - 1] + "…"
+
+
+def number(value: Any) -> str:
+    """A number for people: four digits, thousands apart; `–` where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "−")
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    shown = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return shown.replace("-", "−")
+
+
+def table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object]], numeric: int = 1) -> Html:
+    """A table that scrolls within itself; columns from `numeric` on are numbers. The first column heads its row."""
+
+    def line(cells: Sequence[object]) -> Html:
+        first, *rest = cells
+        others = (tag("td", cell, class_="n" if place >= numeric else None) for place, cell in enumerate(rest, start=1))
+        return tag("tr", tag("th", first, scope="row"), *others)
+
+    heads = (
+        tag("th", head, scope="col", class_="n" if place >= numeric else None) for place, head in enumerate(header)
+    )
+    whole = tag(
+        "table",
+        tag("caption", caption),
+        tag("thead", tag("tr", *heads)),
+        tag("tbody", *(line(cells) for cells in rows)),
+    )
+    return scrolling(whole, caption)
+
+
+def scrolling(content: object, label: str) -> Html:
+    """A box that scrolls sideways where its content is too wide; reachable by keyboard."""
+    return tag("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")
+
+
+def figure(picture: object, caption: object) -> Html:
+    """A picture with its caption."""
+    return tag("figure", picture, tag("figcaption", caption))
+
+
+def bullets(items: Iterable[object]) -> Html:
+    """A list; nothing for no items."""
+    lines = [tag("li", item) for item in items]
+    return tag("ul", *lines) if lines else Html("")
