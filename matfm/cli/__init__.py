@@ -281,6 +281,17 @@ def translate(
     finish(task.run(task.TranslateConfig(model, table, input_column, out, to.value, asked, beams, device.value)))
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write [default: report.html in RUN].")] = None,
+) -> None:
+    """Show a finished RUN as one HTML page: scores, pictures, errors by element, hardest cases (docs/report.md)."""
+    from matfm.tasks import report as task
+
+    finish(task.run(task.ReportConfig(str(run), None if out is None else str(out))))
+
+
 def main() -> None:
     """Entry point: errors are one sentence and an exit code, never a traceback (unless --debug)."""
     sys.exit(_guarded(app))

@@ -56,8 +56,11 @@ def _parity(results: Results, most: int) -> Html:
     ]
     ends = (both.low, both.high)
     marks = [frame.guide(ends, ends), frame.points(true_R[rows], value_R[rows], titles)]
-    drawn = f"{len(rows):,} of {len(true_R):,}" if len(rows) < len(true_R) else f"{len(true_R):,}"
-    caption = f"Predicted against measured {results.name}, {drawn} {results.part} rows; on the dashed line they agree."
+    drawn = f"{len(rows):,} of the {len(true_R):,}" if len(rows) < len(true_R) else f"{len(true_R):,}"
+    choice = " (the largest errors, and a random choice of the others)" if len(rows) < len(true_R) else ""
+    caption = (
+        f"Predicted against measured {results.name}: {drawn} {results.part} rows{choice}. On the dashed line they agree."
+    )
     return chart(frame.drawn(caption, *marks), caption)
 
 

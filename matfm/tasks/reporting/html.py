@@ -34,7 +34,7 @@ def joined(parts: Iterable[object], between: str = "") -> Html:
     return Html(escaped(between).join(escaped(part) for part in parts))
 
 
-def tag(name: str, *children: object, **attributes: object) -> Html:
+def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """An element.
 
     Attributes are named as in Python: `class_`, `aria_label`; None and False leave one out, True needs no value.

@@ -150,6 +150,12 @@ class RunFiles:
         except (pa.ArrowInvalid, KeyError) as error:
             raise MatfmError(f"{path} is not what matfm finetune writes ({error}); fine-tune again") from error
 
+    def inputs_of(self, part: str) -> list[str]:
+        """Cells of the input column of train, valid or test."""
+        table = pq.read_table(self.path / PREDICTIONS, columns=["part", self.config["input"]])
+        parts, inputs = table["part"].to_pylist(), table[self.config["input"]].to_pylist()
+        return [str(text) for text, of in zip(inputs, parts, strict=True) if of == part]
+
     def _results(self, table: pa.Table) -> list[Results]:
         names, units = self.config["targets"], self.summary.get("units", {})
         every_class = _classes(self.architecture.get("class_names"))
