@@ -66,4 +66,5 @@ def balanced_accuracy(true: np.ndarray, chosen: np.ndarray) -> float:
 
 
 def mean_absolute_error(true: np.ndarray, predicted: np.ndarray) -> float:
+    """In the unit of the labels."""
     return float(np.abs(true - predicted).mean())

@@ -24,6 +24,7 @@ from matfm.tasks.reporting.run_files import RunFiles
 from matfm.tasks.reporting.uncertainty import uncertainty_section
 
 PAGE = "report.html"
+_READS = {"composition": "compositions", "smiles": "SMILES", "selfies": "SELFIES"}
 
 SECTIONS: tuple[Callable[[RunFiles], Section | None], ...] = (
     summary_section,
@@ -84,6 +85,6 @@ def _titles(files: RunFiles) -> tuple[str, str]:
         how = f"{summary['task']}, {summary['backbone']} fine-tuned (strategy {summary['strategy']}{models})"
         return f"{targets} from {config.get('input', 'input')}", f"{how} on {config.get('table', 'a table')}"
     if files.task == "pretrain":
-        how = f"{summary['family']} pretrained on {files.kind}: {', '.join(summary['objectives'])}"
+        how = f"{summary['family']} pretrained on {_READS[str(files.kind)]}: {', '.join(summary['objectives'])}"
         return str(summary["name"]), how
     return f"{files.task}: {files.path.name}", str(summary.get("backbone", ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from matfm.tasks.reporting.html import Html, figure, joined, number, tag
 
 _WIDTH, _HEIGHT = 420.0, 300.0
 """Of the drawing. A page is about as wide on a phone, so text keeps its size there."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 12.0, 10.0, 44.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 12.0, 10.0, 44.0
 _TICKS = 5
 _LONGEST_LINE = 400
 """Points of a line; more are thinned out."""
@@ -50,7 +50,8 @@ class Axis:
         factors = (1, 2, 5) if math.log10(self.high / self.low) < _DECADES_WITH_STEPS else (1,)
         step = max(1, (last - first) // _TICKS)
         every = [factor * 10.0**power for power in range(first, last + 1, step) for factor in factors]
-        return [value for value in every if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
+        within = [value for value in every if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
+        return within if len(within) > 1 else replace(self, log=False).ticks()
 
 
 def axis(label: str, *values: np.ndarray, log: bool = False, from_zero: bool = False) -> Axis:
@@ -124,8 +125,8 @@ class Frame:
 
     def guide(self, x_N: Sequence[float], y_N: Sequence[float]) -> Html:
         """A thin line to compare with."""
-        x_N, y_N = self.at(np.array(x_N), np.array(y_N))
-        return tag("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(x_N, y_N, strict=True)), class_="guide")
+        places = zip(*self.at(np.array(x_N), np.array(y_N)), strict=True)
+        return tag("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places), class_="guide")
 
     def drawn(self, description: str, *marks: Html) -> Html:
         """The picture; `description` is read out to those who do not see it."""
@@ -183,11 +184,7 @@ def tick_label(value: float) -> str:
     power = math.floor(math.log10(abs(value)) + 1e-9)
     if -4 < power < 6:
         return f"{value:,.10g}".replace("-", "−")
-    factor = f"{value / 10.0**power:.3g}"
-    return f"{factor}×10{str(power).translate(_RAISED)}".replace("-", "−").removeprefix("1×")
-
-
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return number(value).removeprefix("1×")
 
 
 def _round_step(least: float) -> float:

@@ -12,7 +12,7 @@ from matfm.errors import MatfmError
 from matfm.tasks.audit import ALL, FILE, may_be_scored, read_audit
 from matfm.tasks.kinds import SCRATCH
 from matfm.tasks.recipes import Recipe, load_recipe, recipe_names
-from matfm.tasks.reporting.html import Html, joined, number, table, tag
+from matfm.tasks.reporting.html import Html, joined, number, sentence, table, tag
 from matfm.tasks.reporting.overview import headline_metric
 from matfm.tasks.reporting.page import Section
 from matfm.tasks.reporting.run_files import Results, RunFiles
@@ -30,6 +30,8 @@ def baselines_section(run: RunFiles) -> Section | None:
     recipe = recipe_of(run)
     parts = [_of_target(run, results, recipe) for results in run.results if len(results.train_R)]
     note = "Constants are those of the training labels. Nothing else was trained for this page."
+    if recipe is not None and recipe.published:
+        note += " Published scores are means over folds, with their standard deviation; this run is one split."
     return Section("baselines", "Baselines", joined([*parts, tag("p", note, class_="quiet")])) if parts else None
 
 
@@ -39,12 +41,12 @@ def audit_section(run: RunFiles) -> Section | None:
     if run.task == "pretrain":
         own = run.path / FILE
         if not own.is_file():
-            return _said(joined(["Unknown: these weights have no audit. ", _remedy("--out " + run.summary["run"])]))
+            return _said(joined([_bad("Unknown: "), "these weights have no audit. ", _remedy("--out " + run.summary["run"])]))
         return Section("contamination", "Contamination", _pairs(read_audit(str(run.path))))
     if backbone is None:
         return None
     if str(backbone).startswith(SCRATCH):
-        return _said(joined([_good("Nothing to fear: "), "the network began with random weights, without pretraining."]))
+        return _said(joined([_good("None: "), "the network began with random weights, without pretraining."]))
     try:
         audit = read_audit(str(backbone))
     except MatfmError as error:
@@ -69,7 +71,9 @@ def constant_scores(results: Results) -> dict[str, float]:
     if results.classes:
         most = np.bincount(train_R.astype(int), minlength=len(results.classes)).argmax()
         return {
-            f"always the commonest class ({results.classes[most]})": balanced_accuracy(true_R, np.full_like(true_R, most))
+            f"always the commonest class ({results.classes[most]})": balanced_accuracy(
+                true_R, np.full_like(true_R, most)
+            )
         }
     return {
         f"training {what}": mean_absolute_error(true_R, np.full_like(true_R, value))
@@ -80,23 +84,20 @@ def constant_scores(results: Results) -> dict[str, float]:
 def _of_target(run: RunFiles, results: Results, recipe: Recipe | None) -> Html:
     scores = run.summary["metrics"][results.part][results.name]
     own = f"this run ({run.summary.get('backbone', 'model')})"
-    where = f"the {len(results.true_R):,} {results.part} rows of this run"
+    where = f"{results.part} rows of this run"
     rows: list[tuple[float, str, Any, str]] = [(scores[headline_metric(results)], own, None, where)]
     rows += [(score, name, None, where) for name, score in constant_scores(results).items()]
     if recipe is not None and not results.classes:
-        published = f"published: mean of {recipe.folds.count} official folds" if recipe.folds else "published"
-        rows += [(entry.mae, entry.model, entry.std, f"{published}; {entry.source}") for entry in recipe.published]
+        folds = f"{recipe.folds.count} official folds" if recipe.folds else "published"
+        rows += [(entry.mae, entry.model, entry.std, f"{folds}: {entry.source}") for entry in recipe.published]
     rows.sort(key=lambda row: -row[0] if results.classes else row[0])
     metric = "balanced accuracy" if results.classes else results.error_name
     cells = [
-        (
-            tag("strong", name) if name == own else name,
-            number(score) + (f" ± {number(std)}" if std is not None else ""),
-            where,
-        )
+        (tag("strong", name) if name == own else name, number(score), "" if std is None else f"± {number(std)}", where)
         for score, name, std, where in rows
     ]
-    return table(f"{metric.capitalize()} of {results.name}, best first", ("predictor", metric, "measured on"), cells, 3)
+    caption = f"{sentence(metric)} of {results.name}, best first"
+    return table(caption, ("predictor", metric, "std", "measured on"), cells, texts=(0, 3))
 
 
 def _verdicts(run: RunFiles, backbone: str) -> list[Html]:
@@ -135,8 +136,15 @@ def _pairs(audit: dict[str, Any]) -> Html:
         for pair in audit["pairs"]
         for label in pair["labels"] or [None]
     ]
-    head = ("evaluation set", "pretraining", "label", "substances in common", "with a label of the family", "same label")
-    listed = table("Shares of the test rows of evaluation sets", head, rows, 3)
+    head = (
+        "evaluation set",
+        "pretraining",
+        "label",
+        "substances in common",
+        "with a label of the family",
+        "same label",
+    )
+    listed = table("Shares of the test rows of evaluation sets", head, rows, texts=(0, 1, 2))
     return joined([tag("p", _EXPLAINED), tag("details", tag("summary", f"The audit: {len(rows)} lines"), listed)])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from matfm.tasks.reporting.charts import Axis, Frame, axis, chart
-from matfm.tasks.reporting.html import Html, tag
+from matfm.tasks.reporting.html import Html, number, sentence, tag
 from matfm.tasks.reporting.page import Section
 from matfm.tasks.reporting.run_files import RunFiles
 
@@ -73,6 +73,6 @@ def _picture(what: str, lines: Sequence[Line], log: bool = False, dots: bool = F
         frame.line(steps_N, values_N, series, dots or len(steps_N) == 1)
         for series, (_, steps_N, values_N) in enumerate(lines)
     ]
-    last = ", ".join(f"{values[-1]:.4g}" for _, _, values in lines)
-    caption = f"{what.capitalize()} against the step; at the end {last}."
+    last = ", ".join(number(float(values[-1])) for _, _, values in lines)
+    caption = f"{sentence(what)} against the step; at the end {last}."
     return chart(frame.drawn(caption, *marks), caption, [name for name, _, _ in lines])

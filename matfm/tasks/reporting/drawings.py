@@ -9,7 +9,9 @@ from matfm.chem.scaffold_splits import read_molecule
 from matfm.errors import MatfmError
 from matfm.tasks.reporting.html import Html, escaped, joined, shortened, tag
 
-_WIDTH, _HEIGHT = 260, 180
+_WIDTH, _HEIGHT = 280, 200
+_SMALLEST_LETTERS = 11
+"""Of atoms, in the unit of the drawing, which is about a pixel."""
 _LARGEST = 200
 """Atoms of a molecule that is drawn; larger ones would be a knot."""
 _LONGEST_FORMULA = 60
@@ -54,10 +56,11 @@ def drawing(molecule: Any, description: str) -> Html:
     from rdkit.Chem.Draw import rdMolDraw2D
 
     drawer = rdMolDraw2D.MolDraw2DSVG(_WIDTH, _HEIGHT)
-    options = drawer.drawOptions()
+    options: Any = drawer.drawOptions()
     options.clearBackground = False
     options.padding = 0.08
     options.bondLineWidth = 1.6
+    options.minFontSize = _SMALLEST_LETTERS
     palette = {number: _rgb(_BLACK) for number in range(_LAST_ATOMIC_NUMBER + 1)}
     options.setAtomPalette(palette | {number: _rgb(color) for number, color in _COLOR_OF_ATOM.items()})
     options.setSymbolColour(_rgb(_BLACK))

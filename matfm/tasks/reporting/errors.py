@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from matfm.chem.functional_groups import functional_groups
 from matfm.chem.scaffold_splits import murcko_scaffold, read_molecule
 from matfm.errors import MatfmError
 from matfm.tasks.reporting.drawings import drawn_input
-from matfm.tasks.reporting.html import Html, joined, number, scrolling, shortened, table, tag
+from matfm.tasks.reporting.html import Html, joined, number, scrolling, sentence, shortened, table, tag
 from matfm.tasks.reporting.page import Section
 from matfm.tasks.reporting.periodic_table import ElementValue, periodic_table
 from matfm.tasks.reporting.run_files import Results, RunFiles
@@ -32,15 +33,16 @@ Parts = list[frozenset[str]]
 
 
 def elements_section(run: RunFiles) -> Section | None:
-    """Mean error of the rows that hold each element, on the periodic table."""
+    """Mean error of the rows that hold each element; of compositions, which hold many, on the periodic table."""
     shown = run.results[:_MAPPED_TARGETS]
     if not shown or run.kind is None:
         return None
     parts = []
     for results in shown:
-        by_element = mean_errors(_elements(results, run.kind), results.error_R)
+        by_element = mean_errors(_elements(results, run.kind), results.errors)
         if by_element:
-            parts.append(joined([tag("h3", results.label) if len(shown) > 1 else None, _map(results, by_element)]))
+            drawn = _map(results, by_element) if run.kind == "composition" else _list(results, by_element)
+            parts.append(joined([tag("h3", results.label) if len(shown) > 1 else None, drawn]))
     return Section("elements", "Error by element", joined(parts)) if parts else None
 
 
@@ -51,7 +53,7 @@ def groups_section(run: RunFiles) -> Section | None:
     results = run.results[0]
     molecules = [_molecule(text, run.kind) for text in results.inputs[:_ANALYSED]]
     groups = [frozenset() if one is None else _groups(one) for one in molecules]
-    by_group = mean_errors(groups, results.error_R[: len(groups)])
+    by_group = mean_errors(groups, results.errors[: len(groups)])
     listed = sorted(((v, name) for name, v in by_group.items() if v.rows >= FEWEST), key=lambda item: -item[0].value)
     body = [
         table(
@@ -71,11 +73,13 @@ def hardest_section(run: RunFiles) -> Section | None:
     if not run.results:
         return None
     results = run.results[0]
-    order = np.argsort(-_difficulty(results), kind="stable")[:_CASES]
-    cases = [_case(run, results, int(position)) for position in order]
+    order = np.argsort(-_difficulty(results), kind="stable").tolist()
+    once = {results.inputs[position]: position for position in reversed(order)}  # the hardest row of each input
+    hardest = [position for position in order if once[results.inputs[position]] == position][:_CASES]
+    cases = [_case(run, results, position) for position in hardest]
     what = "lowest probability of the true class" if results.classes else "largest errors"
-    intro = tag("p", f"The {results.part} rows with the {what} of {results.name}; row 0 is the first of the table.")
-    return Section("hardest", "Hardest cases", joined([intro, tag("ul", *cases, class_="cases")]))
+    intro = f"The {results.part} rows with the {what} of {results.name}, each input once; row 0 is the table's first."
+    return Section("hardest", "Hardest cases", joined([tag("p", intro), tag("ul", *cases, class_="cases")]))
 
 
 def mean_errors(parts: Sequence[Iterable[str]], error_R: np.ndarray) -> dict[str, ElementValue]:
@@ -90,18 +94,19 @@ def mean_errors(parts: Sequence[Iterable[str]], error_R: np.ndarray) -> dict[str
 def _map(results: Results, by_element: Mapping[str, ElementValue]) -> Html:
     what = results.error_name
     picture = scrolling(periodic_table(by_element, what, FEWEST), f"Periodic table of the {what}")
+    intro = (
+        f"{sentence(what)} of the {results.part} rows that hold the element, here of {results.name}. "
+        f"Dashed: fewer than {FEWEST} rows. Without a number: no row."
+    )
+    listed = tag("details", tag("summary", "The same as a table"), _list(results, by_element))
+    return joined([tag("p", intro), picture, listed])
+
+
+def _list(results: Results, by_element: Mapping[str, ElementValue]) -> Html:
     worst = sorted(by_element.items(), key=lambda item: -item[1].value)
     rows = [(symbol, number(v.rows), number(v.value)) for symbol, v in worst]
-    intro = (
-        f"{what.capitalize()} of the {results.part} rows that hold the element, here of {results.name}. "
-        f"Dashed: fewer than {FEWEST} rows. White cells with a pale border: no row."
-    )
-    listed = tag(
-        "details",
-        tag("summary", "The same as a table"),
-        table(f"{what.capitalize()} by element, worst first", ("element", "rows", what), rows),
-    )
-    return joined([tag("p", intro), picture, listed])
+    caption = f"{sentence(results.error_name)} of the {results.part} rows that hold an element, worst first"
+    return table(caption, ("element", "rows", results.error_name), rows)
 
 
 def _elements(results: Results, kind: str) -> Parts:
@@ -119,21 +124,22 @@ def _elements_of(text: str, kind: str) -> frozenset[str]:
         return frozenset()
 
 
-def _molecule(text: str, kind: str) -> object | None:
+def _molecule(text: str, kind: str) -> Any:
+    """The RDKit molecule; None for what is none."""
     try:
         return read_molecule(text, kind).molecule
     except MatfmError:
         return None
 
 
-def _groups(molecule: object) -> frozenset[str]:
+def _groups(molecule: Any) -> frozenset[str]:
     """Functional groups as SMILES of their atoms."""
     from rdkit.Chem import MolFragmentToSmiles
 
     return frozenset(MolFragmentToSmiles(molecule, sorted(atoms)) for atoms in functional_groups(molecule))
 
 
-def _scaffolds(run: RunFiles, results: Results, molecules: Sequence[object]) -> Html | None:
+def _scaffolds(run: RunFiles, results: Results, molecules: Sequence[Any]) -> Html | None:
     """Errors of rows whose scaffold a training row has, and of the others."""
     train = run.inputs_of("train")
     if len(train) > _ANALYSED or results.part == "train":
@@ -142,7 +148,7 @@ def _scaffolds(run: RunFiles, results: Results, molecules: Sequence[object]) -> 
     seen = {_scaffold(_molecule(text, run.kind)) for text in train}
     scaffolds = [_scaffold(one) for one in molecules]
     known_R = np.array([scaffold in seen for scaffold in scaffolds], bool)
-    error_R = results.error_R[: len(known_R)]
+    error_R = results.errors[: len(known_R)]
     rows = [
         (name, number(int(chosen.sum())), number(float(error_R[chosen].mean())))
         for name, chosen in (("a training row has it", known_R), ("new", ~known_R))
@@ -151,7 +157,7 @@ def _scaffolds(run: RunFiles, results: Results, molecules: Sequence[object]) -> 
     return table("By Bemis–Murcko scaffold", ("scaffold", "rows", results.error_name), rows)
 
 
-def _scaffold(molecule: object) -> Hashable:
+def _scaffold(molecule: Any) -> Hashable:
     try:
         return None if molecule is None else murcko_scaffold(molecule)
     except MatfmError:
@@ -161,7 +167,7 @@ def _scaffold(molecule: object) -> Hashable:
 def _difficulty(results: Results) -> np.ndarray:
     """Error, or of classes the negative logarithm of the true one's probability."""
     if not results.classes:
-        return results.error_R
+        return results.errors
     true = results.true_R.astype(int)[:, None]
     difficulty: np.ndarray = -np.log(np.take_along_axis(results.value_R, true, axis=1)[:, 0].clip(_LEAST_PROBABILITY))
     return difficulty
@@ -182,7 +188,7 @@ def _case(run: RunFiles, results: Results, position: int) -> Html:
         facts = [
             ("measured", number(float(results.true_R[position]))),
             ("predicted", f"{number(value)}{spread}"),
-            ("error", f"{number(float(results.error_R[position]))} {results.unit}".strip()),
+            ("error", f"{number(float(results.errors[position]))} {results.unit}".strip()),
         ]
     facts.append(("row", number(int(results.row_R[position]))))
     terms = (part for name, value in facts for part in (tag("dt", name), tag("dd", value)))

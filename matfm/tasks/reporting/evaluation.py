@@ -32,7 +32,8 @@ def predictions_section(run: RunFiles) -> Section | None:
     parts = [_of_classes(results) if results.classes else _of_numbers(results, points) for results in shown]
     several = len(run.results) > 1
     body = [
-        joined([tag("h3", results.label) if several else None, part]) for results, part in zip(shown, parts, strict=True)
+        joined([tag("h3", results.label) if several else None, part])
+        for results, part in zip(shown, parts, strict=True)
     ]
     if len(run.results) > TARGETS:
         body.append(tag("p", f"{len(run.results) - TARGETS} more targets are in predictions.parquet.", class_="quiet"))
@@ -52,15 +53,15 @@ def _parity(results: Results, most: int) -> Html:
     )
     rows = _sample(results, most)
     titles = [
-        f"{shortened(results.inputs[row], 40)}: {number(float(true_R[row]))} → {number(float(value_R[row]))}" for row in rows
+        f"{shortened(results.inputs[row], 40)}: {number(float(true_R[row]))} → {number(float(value_R[row]))}"
+        for row in rows
     ]
     ends = (both.low, both.high)
     marks = [frame.guide(ends, ends), frame.points(true_R[rows], value_R[rows], titles)]
     drawn = f"{len(rows):,} of the {len(true_R):,}" if len(rows) < len(true_R) else f"{len(true_R):,}"
     choice = " (the largest errors, and a random choice of the others)" if len(rows) < len(true_R) else ""
-    caption = (
-        f"Predicted against measured {results.name}: {drawn} {results.part} rows{choice}. On the dashed line they agree."
-    )
+    rows_said = f"{drawn} {results.part} rows{choice}"
+    caption = f"Predicted against measured {results.name}: {rows_said}. On the dashed line they agree."
     return chart(frame.drawn(caption, *marks), caption)
 
 
@@ -160,7 +161,7 @@ def _sample(results: Results, most: int) -> np.ndarray:
     """All rows, or the worst ones and a random choice of the others."""
     if len(results.true_R) <= most:
         return np.arange(len(results.true_R))
-    order = np.argsort(-results.error_R, kind="stable")
+    order = np.argsort(-results.errors, kind="stable")
     worst, others = order[: most // 10], order[most // 10 :]
     drawn: np.ndarray = np.random.default_rng(0).choice(others, most - len(worst), replace=False)
     return np.sort(np.concatenate([worst, drawn]))

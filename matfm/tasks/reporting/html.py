@@ -11,6 +11,7 @@ _VOID = frozenset({"meta", "link", "br", "hr", "img"})
 _LONGEST_TEXT = 200
 """Characters of one text from a file; cells may hold megabytes."""
 _CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Html(str):
@@ -61,6 +62,11 @@ def shortened(text: object, longest: int = _LONGEST_TEXT) -> str:
     return whole if len(whole) <= longest else whole[: longest - 1] + "…"
 
 
+def sentence(text: str) -> str:
+    """With a capital at the beginning; units keep theirs."""
+    return text[:1].upper() + text[1:]
+
+
 def number(value: Any) -> str:
     """A number for people: four digits, thousands apart; `–` where there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -69,20 +75,22 @@ def number(value: Any) -> str:
         return f"{value:,}".replace("-", "−")
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    shown = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return shown.replace("-", "−")
+    if 10_000 <= abs(value) < 1e9:
+        return f"{value:,.0f}".replace("-", "−")
+    digits, _, power = f"{value:.4g}".partition("e")
+    return digits.replace("-", "−") + (f"×10{str(int(power)).translate(_RAISED)}" if power else "")
 
 
-def table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object]], numeric: int = 1) -> Html:
-    """A table that scrolls within itself; columns from `numeric` on are numbers. The first column heads its row."""
+def table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object]], texts: Sequence[int] = (0,)) -> Html:
+    """A table that scrolls within itself. The first column heads its row; columns but those in `texts` are numbers."""
 
     def line(cells: Sequence[object]) -> Html:
         first, *rest = cells
-        others = (tag("td", cell, class_="n" if place >= numeric else None) for place, cell in enumerate(rest, start=1))
+        others = (tag("td", cell, class_=None if place in texts else "n") for place, cell in enumerate(rest, start=1))
         return tag("tr", tag("th", first, scope="row"), *others)
 
     heads = (
-        tag("th", head, scope="col", class_="n" if place >= numeric else None) for place, head in enumerate(header)
+        tag("th", head, scope="col", class_=None if place in texts else "n") for place, head in enumerate(header)
     )
     whole = tag(
         "table",

@@ -15,6 +15,30 @@ _HEADLINES = 6
 _REASONS = 12
 """Reasons of rejected rows that are listed."""
 _PARTS = {"test": "test", "valid": "validation", "train": "training"}
+_METRICS = {
+    "n": "rows",
+    "mae": "mean absolute error",
+    "mae_low": "95 % interval of it, from",
+    "mae_high": "to",
+    "rmse": "root mean squared error",
+    "r2": "R²",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "roc_auc": "ROC area",
+    "coverage_90": "coverage of 90 % intervals or sets",
+    "width_90": "mean width of 90 % intervals",
+    "set_size_90": "mean size of 90 % sets of classes",
+    "interval_score_90": "interval score at 90 %",
+    "nll": "negative log-likelihood (nats)",
+    "ence": "calibration error of standard deviations (ENCE)",
+    "ece": "calibration error of probabilities (ECE)",
+    "brier": "Brier score",
+    "temperature": "temperature that fits held-out rows",
+    "nll_calibrated": "negative log-likelihood at the temperature",
+    "ece_calibrated": "calibration error at the temperature",
+    "brier_calibrated": "Brier score at the temperature",
+}
+"""Names of scores for people; others are shown as they are."""
 _SHARED = {"same_reduced_formula": "the reduced formula", "same_canonical": "the canonical SMILES"}
 
 
@@ -24,11 +48,15 @@ def summary_section(run: RunFiles) -> Section:
     tiles = [_headline(run, results) for results in run.results[:_HEADLINES]] or _held_out_tiles(run)
     if "rows_in" in summary:
         rejected = summary.get("rows_rejected", 0)
-        tiles.append(_tile("rows used", number(summary["rows_used"]), f"{rejected:,} of {summary['rows_in']:,} rejected"))
+        tiles.append(
+            _tile("rows used", number(summary["rows_used"]), f"{rejected:,} of {summary['rows_in']:,} rejected")
+        )
     if "parameters" in summary:
         tiles.append(_tile("parameters", number(summary["parameters"]), str(summary.get("family", ""))))
     if "seconds" in summary:
-        tiles.append(_tile("time", _duration(summary["seconds"]), f"seed {summary.get('seed', run.config.get('seed'))}"))
+        tiles.append(
+            _tile("time", _duration(summary["seconds"]), f"seed {summary.get('seed', run.config.get('seed'))}")
+        )
     further = len(run.results) - _HEADLINES
     notes = [
         f"{further} more targets are in the table of scores." if further > 0 else None,
@@ -52,7 +80,9 @@ def scores_section(run: RunFiles) -> Section | None:
         return None
     units = run.summary.get("units", {})
     rows = [(name, number(value), units.get(name.removeprefix("mae_"), "")) for name, value in valid.items()]
-    return Section("scores", "Scores", table("Scores of the rows held out of training", ("metric", "value", "unit"), rows))
+    return Section(
+        "scores", "Scores", table("Scores of the rows held out of training", ("metric", "value", "unit"), rows)
+    )
 
 
 def data_section(run: RunFiles) -> Section | None:
@@ -65,7 +95,7 @@ def data_section(run: RunFiles) -> Section | None:
         f"{summary['rows_in']:,} rows: {summary['rows_used']:,} used, {summary['rows_rejected']:,} rejected",
         _source(run),
         f"split {run.config['split']}" if "split" in run.config else None,
-        ", ".join(f"{rows:,} {_PARTS.get(part, part)}" for part, rows in parts.items()) or None,
+        ", ".join(f"{rows:,} {_PARTS.get(part, part)}" for part, rows in parts.items() if rows) or None,
         f"{summary['rows_held_out']:,} rows held out of training" if "rows_held_out" in summary else None,
         *_leakage(summary.get("leakage", {})),
         *(
@@ -83,7 +113,9 @@ def environment_section(run: RunFiles) -> Section:
     known = run.environment
     lines = [
         joined(["command: ", tag("code", shortened(known["command"], 1000))]) if "command" in known else None,
-        f"device: {known['device']}" if "device" in known else f"device asked for: {run.config.get('device', 'unknown')}",
+        f"device: {known['device']}"
+        if "device" in known
+        else f"device asked for: {run.config.get('device', 'unknown')}",
         f"machine: {known['machine']}, {known['threads']} thread(s)" if "machine" in known else None,
         f"seed: {run.config.get('seed', 'unknown')}",
         f"time: {_duration(run.summary['seconds'])}" if "seconds" in run.summary else None,
@@ -91,7 +123,7 @@ def environment_section(run: RunFiles) -> Section:
     versions = known.get("versions", {})
     body = [
         bullets(line for line in lines if line),
-        table("Versions", ("package", "version"), versions.items(), numeric=2) if versions else None,
+        table("Versions", ("package", "version"), versions.items(), texts=(0, 1)) if versions else None,
     ]
     if not known:
         body.append(tag("p", "This run did not record its command and versions; its card.md may name them."))
@@ -101,7 +133,7 @@ def environment_section(run: RunFiles) -> Section:
 def config_section(run: RunFiles) -> Section:
     """The resolved configuration, every option by its dotted name."""
     rows = [(name, shortened(_shown(value))) for name, value in _flat(run.config)]
-    listed = table("Resolved configuration", ("option", "value"), rows, numeric=2)
+    listed = table("Resolved configuration", ("option", "value"), rows, texts=(0, 1))
     body = tag("details", tag("summary", f"{len(rows)} options"), listed)
     return Section("configuration", "Configuration", body)
 
@@ -119,7 +151,9 @@ def _headline(run: RunFiles, results: Results) -> Html:
         chosen = results.value_R.argmax(axis=1)
         low, high = bootstrap_interval(balanced_accuracy, results.true_R, chosen)
         area = f"ROC area {number(scores['roc_auc'])}; " if "roc_auc" in scores else ""
-        return _tile(f"balanced accuracy of {results.name}", value, f"95 %: {number(low)} to {number(high)}; {area}{part}")
+        return _tile(
+            f"balanced accuracy of {results.name}", value, f"95 %: {number(low)} to {number(high)}; {area}{part}"
+        )
     ends = f"95 %: {number(scores['mae_low'])} to {number(scores['mae_high'])}; " if "mae_low" in scores else ""
     return _tile(f"mean absolute error of {results.name}", f"{value} {results.unit}".strip(), f"{ends}{part}")
 
@@ -143,13 +177,12 @@ def _caution(shown: list[Results]) -> str | None:
 
 def _of_parts(run: RunFiles, metrics: dict[str, Any]) -> Iterator[Html]:
     units = run.summary.get("units", {})
-    for part, targets in metrics.items():
-        names = list(dict.fromkeys(name for scores in targets.values() for name in scores))
-        rows = [
-            [f"{target} ({units[target]})" if units.get(target) else target, *(_shown(scores.get(name)) for name in names)]
-            for target, scores in targets.items()
-        ]
-        yield table(f"Scores of the {_PARTS.get(part, part)} rows", ["target", *names], rows)
+    for target in dict.fromkeys(target for targets in metrics.values() for target in targets):
+        of_parts = [targets.get(target, {}) for targets in metrics.values()]
+        names = dict.fromkeys(name for scores in of_parts for name in scores)
+        rows = [[_METRICS.get(name, name), *(_shown(scores.get(name)) for scores in of_parts)] for name in names]
+        unit = f" ({units[target]})" if units.get(target) else ""
+        yield table(f"Scores of {target}{unit}", ["metric", *(_PARTS.get(part, part) for part in metrics)], rows)
 
 
 def _source(run: RunFiles) -> Html | None:
@@ -159,14 +192,17 @@ def _source(run: RunFiles) -> Html | None:
 
 
 def _leakage(shared: dict[str, float]) -> list[str]:
-    return [f"{share:.1%} of the test rows have {_SHARED.get(name, name)} of a training row" for name, share in shared.items()]
+    return [
+        f"{share:.1%} of the test rows have {_SHARED.get(name, name)} of a training row"
+        for name, share in shared.items()
+    ]
 
 
 def _readings(summary: dict[str, Any]) -> list[str]:
     lines = []
     if summary.get("rows_to_check"):
         first = "; ".join(f"row {one['row']}: {shortened(one['reading'])}" for one in summary["first_to_check"][:3])
-        lines.append(f"{summary['rows_to_check']:,} rows were used, but how they were read should be checked ({first})")
+        lines.append(f"to check, though used: how {summary['rows_to_check']:,} row(s) were read ({first})")
     unknown = summary.get("unknown_tokens", {})
     if unknown.get("count"):
         lines.append(f"{unknown['count']:,} tokens are outside the vocabulary; the model sees them as unknown")
@@ -179,13 +215,11 @@ def _rejects(run: RunFiles) -> Html | None:
     reasons = run.reject_reasons
     if not reasons:
         return None
-    rows = [
-        (shortened(reason), column, number(count), first) for column, reason, count, first in reasons[:_REASONS]
-    ]
+    rows = [(shortened(reason), column, number(count), first) for column, reason, count, first in reasons[:_REASONS]]
     more = len(reasons) - _REASONS
     return joined(
         [
-            table("Why rows or values were rejected", ("reason", "column", "how often", "first row"), rows, numeric=2),
+            table("Why rows or values were rejected", ("reason", "column", "how often", "first row"), rows, texts=(0, 1)),
             tag("p", f"{more} more reasons are in rejects.csv.", class_="quiet") if more > 0 else None,
         ]
     )

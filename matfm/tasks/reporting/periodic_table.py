@@ -61,7 +61,7 @@ def _cell(symbol: str, atomic_number: int, known: ElementValue | None, largest: 
     x, y = column * _CELL, row * _CELL
     middle = x + (_CELL - 2) / 2
     box = tag("rect", x=x, y=f"{y:.1f}", width=_CELL - 2, height=_CELL - 2, rx=4)
-    name = tag("text", symbol, x=middle, y=f"{y + 18:.1f}", class_="symbol")
+    name = tag("text", symbol, x=middle, y=f"{y + (23 if known is None else 18):.1f}", class_="symbol")
     if known is None:
         return tag("g", tag("title", f"{symbol}: no row"), box, name, class_="none")
     title = f"{symbol}: {number(known.value)} ({known.rows:,} row{'s' if known.rows > 1 else ''})"
@@ -86,4 +86,7 @@ def _key(largest: float) -> list[Html]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.1e}"
+    """At most five characters, below ten thousand."""
+    if abs(value) < 1:
+        return f"{value:.2g}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.4g}"

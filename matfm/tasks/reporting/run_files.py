@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from matfm.tasks.targets import Targets
 # R rows of the part that is shown, C classes
 
 PREDICTIONS, REJECTS = "predictions.parquet", "rejects.csv"
+_PLACE = re.compile(r"^(?:…|'.*?'|\".*?\")(?: at position [0-9]+)?: ", re.DOTALL)
 _SHOWN_PARTS = ("test", "valid", "train")
 
 
@@ -49,8 +51,8 @@ class Results:
     """Exact labels of the training rows; another R."""
 
     @property
-    def error_R(self) -> np.ndarray:
-        """Distance from the label in its unit; of classes, 1 where the likeliest is wrong."""
+    def errors(self) -> np.ndarray:
+        """(R,): distance from the label in its unit; of classes, 1 where the likeliest is wrong."""
         if self.classes:
             wrong: np.ndarray = (self.value_R.argmax(axis=1) != self.true_R).astype(np.float64)
             return wrong
@@ -64,7 +66,7 @@ class Results:
 
     @property
     def error_name(self) -> str:
-        """What the mean of `error_R` is."""
+        """What the mean of `errors` is."""
         if self.classes:
             return "share of wrong classes"
         return f"mean absolute error ({self.unit})" if self.unit else "mean absolute error"
@@ -132,8 +134,7 @@ class RunFiles:
         csv.field_size_limit(2**31 - 1)
         with path.open(encoding="utf-8", newline="") as lines:
             for line in csv.DictReader(lines):
-                value, reason = line.get("value") or "", line.get("reason") or ""
-                key = (line.get("column") or "", reason.removeprefix(repr(value)).strip(" :"))
+                key = (line.get("column") or "", _kind_of(line.get("reason") or "", line.get("value") or ""))
                 counts[key] += 1
                 first.setdefault(key, line.get("row") or "")
         return [(column, reason, count, first[column, reason]) for (column, reason), count in counts.most_common()]
@@ -200,6 +201,11 @@ class RunFiles:
                 )
             )
         return found
+
+
+def _kind_of(reason: str, value: str) -> str:
+    """The reason without the value and its place, so that rows with the same mistake are counted together."""
+    return _PLACE.sub("", reason.replace(repr(value), "…", 1))
 
 
 def _numbers(table: pa.Table, column: str) -> np.ndarray:

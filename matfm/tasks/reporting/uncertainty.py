@@ -9,23 +9,10 @@ from matfm.tasks.calibration import CROSS, Calibration, HeldOut, TargetRows, loa
 from matfm.tasks.plots import CalibrationPanel
 from matfm.tasks.reporting.charts import Axis, axis, chart, square
 from matfm.tasks.reporting.evaluation import TARGETS
-from matfm.tasks.reporting.html import Html, bullets, joined, number, tag
+from matfm.tasks.reporting.html import Html, joined, number, sentence, tag
 from matfm.tasks.reporting.page import Section
 from matfm.tasks.reporting.run_files import Results, RunFiles
 from matfm.tasks.uncertainty import class_panels, number_panels
-
-_SAID = {
-    "coverage_90": "90 % intervals or sets hold the label of this share of the test rows",
-    "width_90": "mean width of the 90 % intervals",
-    "set_size_90": "mean number of classes in the 90 % sets",
-    "interval_score_90": "interval score at 90 % (smaller is better)",
-    "nll": "negative log-likelihood (nats)",
-    "ence": "expected normalised calibration error of the standard deviations",
-    "ece": "expected calibration error of the probabilities",
-    "ece_calibrated": "the same at the temperature",
-    "temperature": "temperature that fits the held-out rows",
-}
-_IN_UNIT = frozenset({"width_90", "interval_score_90"})
 
 
 def uncertainty_section(run: RunFiles) -> Section | None:
@@ -42,7 +29,9 @@ def uncertainty_section(run: RunFiles) -> Section | None:
     if calibration is not None:
         rows = max((len(held.true_R) for held in calibration.targets.values()), default=0)
         source = {"valid": "validation rows, which also chose the epoch", "calibration": "calibration rows"}
-        told = f"Calibrated on {rows:,} {source.get(calibration.source, 'rows, each by the model that did not see it')}."
+        told = (
+            f"Calibrated on {rows:,} {source.get(calibration.source, 'rows, each by the model that did not see it')}."
+        )
     return Section("uncertainty", "Uncertainty", joined([tag("p", told or problem), *parts]))
 
 
@@ -56,16 +45,25 @@ def _calibration(run: RunFiles) -> tuple[Calibration | None, str]:
 
 def _of_target(run: RunFiles, results: Results, calibration: Calibration | None) -> Html | None:
     held = None if calibration is None else calibration.targets.get(results.name)
-    scores = run.summary["metrics"].get("test", {}).get(results.name, {})
-    items = [
-        f"{said}: {number(scores[name])}{f' {results.unit}' if name in _IN_UNIT and results.unit else ''}"
-        for name, said in _SAID.items()
-        if name in scores
-    ]
+    scores = run.summary["metrics"].get(results.part, {}).get(results.name, {})
     pictures = [_picture(results, panel) for panel in _panels(results, calibration, held)]
-    if not pictures and not items:
+    if not pictures:
         return None
-    return joined([bullets(items), tag("div", *pictures, class_="charts") if pictures else None])
+    return joined([_coverage(results, scores), tag("div", *pictures, class_="charts")])
+
+
+def _coverage(results: Results, scores: dict[str, float]) -> Html | None:
+    """How well the 90 % intervals or sets did; None where the held-out rows are too few for any."""
+    if "coverage_90" not in scores:
+        return None
+    size = (
+        f"hold {number(scores['set_size_90'])} of {len(results.classes)} classes"
+        if results.classes
+        else f"are {number(scores['width_90'])} {results.unit}".rstrip() + " wide"
+    )
+    what = "Sets" if results.classes else "Intervals"
+    held = f"hold it in {scores['coverage_90']:.1%}"
+    return tag("p", f"{what} that should hold the label in 90 % of cases {held}, and {size} on average.")
 
 
 def _panels(results: Results, calibration: Calibration | None, held: HeldOut | None) -> list[CalibrationPanel]:
@@ -92,7 +90,7 @@ def _picture(results: Results, panel: CalibrationPanel) -> Html:
         for series, (expected, observed) in enumerate(panel.curves.values())
     ]
     caption = (
-        f"{panel.observed[:1].upper()}{panel.observed[1:]} against {panel.expected} of {results.name}, {results.part} "
+        f"{sentence(panel.observed)} against {panel.expected} of {results.name}, {results.part} "
         f"rows ({', '.join(panel.curves)}). On the dashed line uncertainties are right."
     )
     return chart(frame.drawn(caption, frame.guide(ends, ends), *marks), caption, list(panel.curves))
