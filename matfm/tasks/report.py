@@ -85,6 +85,6 @@ def _titles(files: RunFiles) -> tuple[str, str]:
         how = f"{summary['task']}, {summary['backbone']} fine-tuned (strategy {summary['strategy']}{models})"
         return f"{targets} from {config.get('input', 'input')}", f"{how} on {config.get('table', 'a table')}"
     if files.task == "pretrain":
-        how = f"{summary['family']} pretrained on {_READS[str(files.kind)]}: {', '.join(summary['objectives'])}"
+        how = f"{summary['family']} pretrained on {_READS.get(str(files.kind), files.kind)}: {', '.join(summary['objectives'])}"
         return str(summary["name"]), how
     return f"{files.task}: {files.path.name}", str(summary.get("backbone", ""))

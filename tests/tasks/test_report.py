@@ -262,6 +262,10 @@ def test_what_is_missing_is_left_out_and_what_is_damaged_is_named(regression, tm
     _, reader, sections = _page(bare, tmp_path)
     assert sections == ["summary", "scores", "data", "contamination", "environment", "configuration"]
     assert "did not record" in reader.text
+    (bare / "environment.json").write_text("{", "utf-8")
+    with pytest.raises(MatfmError, match=r"environment\.json is not readable"):
+        _page(bare, tmp_path)
+    (bare / "environment.json").unlink()
     (bare / "predictions.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(MatfmError, match="fine-tune again"):
         _page(bare, tmp_path)
@@ -274,6 +278,17 @@ def test_what_is_missing_is_left_out_and_what_is_damaged_is_named(regression, tm
     shutil.copytree(regression, tmp_path / "quickstart" / "run")
     with pytest.raises(MatfmError, match="did you mean"):
         _page(tmp_path / "quickstart", tmp_path)
+
+
+def test_scores_of_many_small_tasks_are_a_table(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"run": {"table": "t.csv", "seed": 0}}), "utf-8")
+    record = {"task": "Fe", "method": "rf", "support": 16, "roc_auc": 0.75, "n": None}
+    summary = {"task": "fewshot", "kind": "smiles", "backbone": "scratch:tiny", "rows_in": 3, "rows_used": 2}
+    said = json.dumps({**summary, "rows_rejected": 1, "metrics": [record], "seconds": 1.0, "run": "x"})
+    (tmp_path / "summary.json").write_text(said, "utf-8")
+    _, reader, sections = _page(tmp_path, tmp_path)
+    assert sections == ["summary", "scores", "data", "contamination", "environment", "configuration"]
+    assert "Fe rf 16 0.75 –" in " ".join(reader.text.split())
 
 
 def test_without_test_rows_the_page_says_whose_scores_it_shows(tmp_path):

@@ -41,7 +41,9 @@ def audit_section(run: RunFiles) -> Section | None:
     if run.task == "pretrain":
         own = run.path / FILE
         if not own.is_file():
-            return _said(joined([_bad("Unknown: "), "these weights have no audit. ", _remedy("--out " + run.summary["run"])]))
+            return _said(
+                joined([_bad("Unknown: "), "these weights have no audit. ", _remedy("--out " + run.summary["run"])])
+            )
         return Section("contamination", "Contamination", _pairs(read_audit(str(run.path))))
     if backbone is None:
         return None

@@ -81,7 +81,9 @@ def number(value: Any) -> str:
     return digits.replace("-", "−") + (f"×10{str(int(power)).translate(_RAISED)}" if power else "")
 
 
-def table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object]], texts: Sequence[int] = (0,)) -> Html:
+def table(
+    caption: str, header: Sequence[object], rows: Iterable[Sequence[object]], texts: Sequence[int] = (0,)
+) -> Html:
     """A table that scrolls within itself. The first column heads its row; columns but those in `texts` are numbers."""
 
     def line(cells: Sequence[object]) -> Html:
@@ -89,9 +91,7 @@ def table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object
         others = (tag("td", cell, class_=None if place in texts else "n") for place, cell in enumerate(rest, start=1))
         return tag("tr", tag("th", first, scope="row"), *others)
 
-    heads = (
-        tag("th", head, scope="col", class_=None if place in texts else "n") for place, head in enumerate(header)
-    )
+    heads = (tag("th", head, scope="col", class_=None if place in texts else "n") for place, head in enumerate(header))
     whole = tag(
         "table",
         tag("caption", caption),

@@ -71,8 +71,8 @@ def scores_section(run: RunFiles) -> Section | None:
     metrics = run.summary.get("metrics")
     if isinstance(metrics, list) and metrics and isinstance(metrics[0], dict):
         names = list(dict.fromkeys(name for record in metrics for name in record))
-        rows = [[_shown(record.get(name)) for name in names] for record in metrics]
-        return Section("scores", "Scores", table("Scores of the test tasks", names, rows))
+        records = [[_shown(record.get(name)) for name in names] for record in metrics]
+        return Section("scores", "Scores", table("Scores of the test tasks", names, records))
     if isinstance(metrics, dict) and all(isinstance(targets, dict) for targets in metrics.values()):
         return Section("scores", "Scores", joined(_of_parts(run, metrics)))
     valid = run.summary.get("valid")
@@ -219,7 +219,9 @@ def _rejects(run: RunFiles) -> Html | None:
     more = len(reasons) - _REASONS
     return joined(
         [
-            table("Why rows or values were rejected", ("reason", "column", "how often", "first row"), rows, texts=(0, 1)),
+            table(
+                "Why rows or values were rejected", ("reason", "column", "how often", "first row"), rows, texts=(0, 1)
+            ),
             tag("p", f"{more} more reasons are in rejects.csv.", class_="quiet") if more > 0 else None,
         ]
     )

@@ -113,7 +113,10 @@ class RunFiles:
     def environment(self) -> dict[str, Any]:
         """Command, device and versions; empty for runs that did not record them."""
         path = self.path / ENVIRONMENT
-        return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+        try:
+            return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+        except (ValueError, TypeError) as error:
+            raise MatfmError(f"{path} is not readable JSON ({error}); remove it") from error
 
     @cached_property
     def logs(self) -> dict[str, list[dict[str, Any]]]:
@@ -132,7 +135,7 @@ class RunFiles:
         counts: Counter[tuple[str, str]] = Counter()
         first: dict[tuple[str, str], str] = {}
         csv.field_size_limit(2**31 - 1)
-        with path.open(encoding="utf-8", newline="") as lines:
+        with path.open(encoding="utf-8", errors="replace", newline="") as lines:
             for line in csv.DictReader(lines):
                 key = (line.get("column") or "", _kind_of(line.get("reason") or "", line.get("value") or ""))
                 counts[key] += 1
