@@ -85,6 +85,6 @@ def _titles(files: RunFiles) -> tuple[str, str]:
         how = f"{summary['task']}, {summary['backbone']} fine-tuned (strategy {summary['strategy']}{models})"
         return f"{targets} from {config.get('input', 'input')}", f"{how} on {config.get('table', 'a table')}"
     if files.task == "pretrain":
-        how = f"{summary['family']} pretrained on {_READS.get(str(files.kind), files.kind)}: {', '.join(summary['objectives'])}"
-        return str(summary["name"]), how
+        on = _READS.get(str(files.kind), files.kind)
+        return str(summary["name"]), f"{summary['family']} pretrained on {on}: {', '.join(summary['objectives'])}"
     return f"{files.task}: {files.path.name}", str(summary.get("backbone", ""))

@@ -20,7 +20,7 @@ from matfm.tasks.tables import read_table
 TINY = ("--backbone", "scratch:tiny")
 RUN_FILES = {
     "config.json", "model.safetensors", "tokenizer_config.json", "vocab.json", "metrics.json", "predictions.parquet",
-    "log.jsonl", "curves.png", "parity.png", "card.md", "summary.json", "rejects.csv", "split.json",
+    "log.jsonl", "curves.png", "parity.png", "card.md", "summary.json", "rejects.csv", "split.json", "environment.json",
 }  # fmt: skip
 
 
@@ -335,6 +335,7 @@ def test_options_are_those_of_the_contract():
         "embed": {"--input", "--out", "--layer", "--pooling", "--kind", "--device", "--resume"},
         "screen": {"--support", "--input", "--label", "--out", "--top", "--backbone", "--engine", "--kind", "--positive",
                    "--minimize", "--diversity", "--keep-bad", "--workers", "--device", "--resume"},
+        "report": {"--out"},
         "leakage": {"--input", "--train-input", "--kind", "--out"},
         "list": {"--json"},
         "build": {"--out", "--exclude", "--cache", "--offline"},

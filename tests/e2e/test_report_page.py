@@ -8,22 +8,31 @@ import pytest
 from chromium_page import chromium, find_chromium
 from conftest import FORMULAS
 
+from matfm.tasks import finetune
+from matfm.tasks.fit_config import FitConfig
+
 PHONE = 390
 """CSS pixels of a common phone."""
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """Of a tiny run that the command line made of a table with a hostile row."""
+    """Of a tiny run on a table with a hostile row and a hostile column."""
     folder = tmp_path_factory.mktemp("report")
     hostile = "<img src=x onerror=alert(1)>"
     rows = [f"{formula},{len(formula)},{'' if place % 9 else 3}" for place, formula in enumerate(FORMULAS * 2)]
     header = f"formula,size,a long name of a property {hostile}"
     (folder / "table.csv").write_text("\n".join([header, *rows, f"{hostile},1,1"]) + "\n", "utf-8")
+    config = finetune.FinetuneConfig(
+        table=str(folder / "table.csv"),
+        input="formula",
+        targets=tuple(header.split(",")[1:]),
+        test_share=0.4,
+        ensemble=2,
+        fit=FitConfig(backbone="scratch:tiny", epochs=1),
+    )
+    finetune.run(config, folder / "run")
     call = [sys.executable, "-m", "matfm"]
-    fit = ["--backbone", "scratch:tiny", "--epochs", "1", "--set", "test_share=0.4", "--ensemble", "2"]
-    table = ["finetune", str(folder / "table.csv"), "--input", "formula", "--target", header.removeprefix("formula,")]
-    subprocess.run([*call, *table, "--out", str(folder / "run"), *fit], check=True, capture_output=True)
     made = subprocess.run([*call, "report", str(folder / "run")], check=True, capture_output=True, text=True)
     assert json.loads(made.stdout)["page"] == str(folder / "run" / "report.html")
     return folder / "run" / "report.html"

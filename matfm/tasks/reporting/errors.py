@@ -39,7 +39,7 @@ def elements_section(run: RunFiles) -> Section | None:
         return None
     parts = []
     for results in shown:
-        by_element = mean_errors(_elements(results, run.kind), results.errors)
+        by_element = mean_errors(_elements(results, run.kind), results.errors[:_ANALYSED])
         if by_element:
             drawn = _map(results, by_element) if run.kind == "composition" else _list(results, by_element)
             parts.append(joined([tag("h3", results.label) if len(shown) > 1 else None, drawn]))
@@ -110,7 +110,7 @@ def _list(results: Results, by_element: Mapping[str, ElementValue]) -> Html:
 
 
 def _elements(results: Results, kind: str) -> Parts:
-    return [_elements_of(text, kind) for text in results.inputs]
+    return [_elements_of(text, kind) for text in results.inputs[:_ANALYSED]]
 
 
 def _elements_of(text: str, kind: str) -> frozenset[str]:
