@@ -26,6 +26,8 @@ class StepOutput:
 
 StepFunction = Callable[[Any, TokenBatch, torch.Generator], StepOutput]
 Evaluation = Callable[[nn.Module], dict[str, float]]
+OnEvaluation = Callable[[int, int, float], None]
+"""Told of every evaluation: the step, all steps, the score. What it raises ends the run: a search prunes."""
 
 
 class Batches(Protocol):

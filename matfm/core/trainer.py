@@ -29,7 +29,7 @@ from matfm.core.precision import loss_scale_for
 from matfm.core.random_states import RandomStates
 from matfm.core.run_log import RunLog, read_log
 from matfm.core.sam import Ascent
-from matfm.core.step import Batches, Evaluation, StepFunction, StepModule, StepOutput
+from matfm.core.step import Batches, Evaluation, OnEvaluation, StepFunction, StepModule, StepOutput
 from matfm.core.training_state import flatten_optimizers, load_weights, restore_optimizers, whole_weights
 from matfm.core.window import Window
 from matfm.errors import MatfmError, RunError
@@ -38,6 +38,7 @@ __all__ = [
     "Batches",
     "Evaluation",
     "LoopConfig",
+    "OnEvaluation",
     "StepFunction",
     "StepOutput",
     "fit",
@@ -70,12 +71,14 @@ def fit(
     layers_from_top: Callable[[str], int] = lambda name: 0,
     resume: bool = False,
     label: str = "train",
+    on_evaluation: OnEvaluation | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place and return a summary (steps, seconds, last evaluation).
 
     `folder` gets `log.jsonl` and, while training, `checkpoints/`. With `resume` it goes on from the
     newest intact checkpoint there and reaches the same weights as an uninterrupted run.
     In a process group every process calls this with the same arguments; the first one writes and evaluates.
+    `on_evaluation` is told of every evaluation of this call; what it raises ends the run and is raised from here.
 
     Raises:
         RunError: the loss or gradient is not finite (the message names step, rows and learning rate),
@@ -95,6 +98,8 @@ def fit(
                 bar.update()
                 if run.evaluation_due():
                     run.evaluate_now(bar)
+                    if on_evaluation is not None:
+                        on_evaluation(run.progress.step, loop.steps, run.last_evaluation["score"])
                 if run.progress.step % loop.checkpoint_every == 0:
                     run.save()
     except KeyboardInterrupt as error:

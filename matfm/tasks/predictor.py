@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from matfm.core.batching import EpochBatches, TokenBatch
 from matfm.core.bundled import MODEL_FILE, resolve_weights
-from matfm.core.trainer import Evaluation, LoopConfig, StepFunction, StepOutput, fit, remove_checkpoints
+from matfm.core.trainer import Evaluation, LoopConfig, OnEvaluation, StepFunction, StepOutput, fit, remove_checkpoints
 from matfm.models.backbones import PropertyModel, load_predictor, saved_architecture, with_new_head
 from matfm.models.delta_files import save_delta
 from matfm.models.deltas import delta_specs, merge_delta
@@ -66,6 +66,7 @@ def train_predictor(
     label: str = "finetune",
     keep_best: bool = True,
     start: Path | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> tuple[PropertyModel, dict[str, Any]]:
     """One trained model, saved in `folder`, and what `fit` says of it.
 
@@ -73,6 +74,7 @@ def train_predictor(
     beside the weights. With `resume`, a model already saved there is loaded, and an interrupted one is continued.
     `keep_best` leaves the weights of the best evaluation, if there are validation rows, and else the last ones.
     `start` is a predictor of the same targets to begin with, its head and scaling included.
+    `on_evaluation` is told of every evaluation on the validation rows.
     """
     if resume and (folder / MODEL_FILE).is_file():
         return saved_predictor(config, folder)
@@ -97,6 +99,7 @@ def train_predictor(
         layers_from_top=model.base_model.layers_from_top,
         resume=resume,
         label=label,
+        on_evaluation=on_evaluation,
     )
     save_predictor(config, model, folder, record)
     return model, {**result, "trainable_share": share}
