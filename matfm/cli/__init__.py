@@ -11,7 +11,11 @@ import typer
 
 from matfm.cli import data, deltas, strategies
 from matfm.cli.adapt import adapt
+from matfm.cli.completion import backbones
+from matfm.cli.doctor import doctor
+from matfm.cli.finetune import finetune
 from matfm.cli.generate import generate
+from matfm.cli.help import Verbs, shown
 from matfm.cli.options import (
     Cache,
     Device,
@@ -20,28 +24,53 @@ from matfm.cli.options import (
     Kind,
     Notation,
     Offline,
-    OnBad,
     Out,
     Resume,
     ResumeTable,
     Settings,
-    Task,
     finish,
 )
+from matfm.cli.tune import tune
 from matfm.errors import MatfmError, RunError
 
-app = typer.Typer(
+app = Verbs(
     help="Foundation models for materials and molecules.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     add_completion=True,
+    epilog=shown(
+        (
+            "quickstart",
+            "finetune my_gaps.csv --input formula --target gap_eV --out runs/my-gaps",
+            "predict runs/my-gaps candidates.csv --input formula --out predicted.csv",
+            "doctor",
+        )
+    ),
 )
 app.add_typer(data.app, name="data")
 app.add_typer(deltas.app, name="deltas")
-app.command("compare-strategies")(strategies.compare)
-app.command()(generate)
-app.command()(adapt)
+app.command(
+    examples=(
+        "finetune my_gaps.csv --input formula --target gap_eV --out runs/my-gaps",
+        "finetune --config runs/search/best.toml --out runs/best",
+    )
+)(finetune)
+app.command(examples=("tune my_gaps.csv --input formula --target gap_eV --out runs/search --trials 30",))(tune)
+app.command(
+    "compare-strategies",
+    examples=("compare-strategies my_gaps.csv --input formula --target gap_eV --out runs/strategies",),
+)(strategies.compare)
+app.command(
+    examples=(
+        "generate runs/matgpt --n 1000 --out new.csv --elements Li,Fe,P,O --charge-neutral",
+        "generate runs/molgpt --n 1000 --out new.csv --only valid,unique",
+    )
+)(generate)
+app.command(examples=("doctor",))(doctor)
+app.command(
+    examples=("adapt --source computed.csv --target measured.csv --input formula --label gap_eV --out runs/adapted",)
+)(adapt)
 
 
 @app.callback()
@@ -51,7 +80,7 @@ def _options(
     context.obj = debug
 
 
-@app.command()
+@app.command(examples=("quickstart", "quickstart --out runs/first --device cpu"))
 def quickstart(
     out: Out = Path("matfm-quickstart"),
     device: DeviceOption = Device.auto,
@@ -67,7 +96,7 @@ def quickstart(
     finish(summary)
 
 
-@app.command()
+@app.command(examples=("pretrain matfm/models/configs/composition_matbert.toml --out runs/matbert",))
 def pretrain(config: str, out: Out, settings: Settings = [], resume: Resume = False) -> None:  # noqa: B006 (Typer copies)
     """Pretrain MatBERT, MatGPT or MatT5 on compositions, SMILES or SELFIES as CONFIG.toml says (docs/training.md)."""
     from matfm.core.config import apply_overrides, from_mapping, load_toml
@@ -77,61 +106,7 @@ def pretrain(config: str, out: Out, settings: Settings = [], resume: Resume = Fa
     finish(task.run(from_mapping(task.PretrainConfig, values, config), out, resume))
 
 
-@app.command()
-def finetune(
-    table: str,
-    input_column: Input,
-    target: Annotated[str, typer.Option("--target", help="Column with the labels; several separated by commas.")],
-    out: Out,
-    kind: Annotated[
-        Kind | None, typer.Option("--kind", help="What the input column holds [default: what the backbone reads].")
-    ] = None,
-    task: Annotated[Task, typer.Option("--task", help="What the target holds.")] = Task.regression,
-    backbone: Annotated[
-        str, typer.Option("--backbone", help="Bundled name, folder, Hub id or scratch:SIZE.")
-    ] = "matbert-small",
-    strategy: Annotated[
-        str,
-        typer.Option(
-            "--strategy", help="full, feature, partial, bitfit, adapter, control, deep-prompt, lora, prefix, prompt."
-        ),
-    ] = "full",
-    split: Annotated[
-        str,
-        typer.Option("--split", help="random, group, scaffold, loco, column:NAME, file:PATH, …; see docs/splits.md."),
-    ] = "random",
-    ensemble: Annotated[int, typer.Option("--ensemble", help="Number of models.")] = 1,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the training rows.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of split, head and batches.")] = 0,
-    device: DeviceOption = Device.auto,
-    on_bad: Annotated[OnBad, typer.Option("--on-bad", help="Rows that cannot be read.")] = OnBad.skip,
-    settings: Settings = [],  # noqa: B006 (Typer copies)
-    resume: Resume = False,
-) -> None:
-    """Fine-tune a property predictor on a labelled TABLE (CSV, TSV, JSONL or Parquet)."""
-    from matfm.core.config import apply_overrides, from_mapping
-    from matfm.tasks import finetune as verb
-
-    fit: dict[str, Any] = {"backbone": backbone, "strategy": strategy, "task": task.value}
-    if epochs is not None:
-        fit["epochs"] = epochs
-    values: dict[str, Any] = {
-        "table": table,
-        "input": input_column,
-        "targets": [name.strip() for name in target.split(",")],
-        "kind": None if kind is None else kind.value,
-        "split": split,
-        "ensemble": ensemble,
-        "seed": seed,
-        "device": device.value,
-        "on_bad": on_bad.value,
-        "fit": fit,
-    }
-    config = from_mapping(verb.FinetuneConfig, apply_overrides(values, settings), "finetune")
-    finish(verb.run(config, out, resume))
-
-
-@app.command()
+@app.command(examples=("fewshot fewshot.toml --out runs/fewshot",))
 def fewshot(config: str, out: Out, settings: Settings = [], resume: Resume = False) -> None:  # noqa: B006 (Typer copies)
     """Train an encoder over many small tasks and score few-shot methods on others, as CONFIG.toml says."""
     from matfm.core.config import apply_overrides, from_mapping, load_toml
@@ -141,7 +116,7 @@ def fewshot(config: str, out: Out, settings: Settings = [], resume: Resume = Fal
     finish(task.run(from_mapping(task.FewshotConfig, values, config), out, resume))
 
 
-@app.command()
+@app.command(examples=("predict runs/my-gaps candidates.csv --input formula --out predicted.csv --interval 0.9",))
 def predict(
     run: Annotated[str, typer.Argument(help="Run directory, or the name of bundled weights.")],
     table: Annotated[str, typer.Argument(help="Table to read; - is CSV on standard input.")],
@@ -180,9 +155,11 @@ def predict(
     finish(task.run(config, resume))
 
 
-@app.command()
+@app.command(examples=("embed matbert-small candidates.csv --input formula --out vectors.parquet",))
 def embed(
-    model: Annotated[str, typer.Argument(help="Bundled name, folder, Hub id or run directory.")],
+    model: Annotated[
+        str, typer.Argument(help="Bundled name, folder, Hub id or run directory.", autocompletion=backbones)
+    ],
     table: Annotated[str, typer.Argument(help="Table to read; - is CSV on standard input.")],
     input_column: Input,
     out: Annotated[str, typer.Option("--out", help="Parquet file to write.")],
@@ -206,7 +183,9 @@ def embed(
     finish(task.run(task.EmbedConfig(model, table, input_column, out, layer, pooling, device.value, reads), resume))
 
 
-@app.command()
+@app.command(
+    examples=("screen library.csv --support known.csv --input formula --label active --out hits.csv --top 100",)
+)
 def screen(
     library: Annotated[str, typer.Argument(help="Table, folder of tables, or - for CSV on standard input.")],
     support: Annotated[str, typer.Option("--support", help="Table of a few labelled examples.")],
@@ -215,7 +194,8 @@ def screen(
     out: Annotated[str, typer.Option("--out", help="Table to write; the name gives the format.")],
     top: Annotated[int, typer.Option("--top", help="Rows to keep.")] = 1000,
     backbone: Annotated[
-        str, typer.Option("--backbone", help="Bundled name, folder, Hub id or run directory.")
+        str,
+        typer.Option("--backbone", help="Bundled name, folder, Hub id or run directory.", autocompletion=backbones),
     ] = "matbert-small",
     classical: Annotated[
         str,
@@ -261,7 +241,7 @@ def screen(
     finish(task.run(config, resume))
 
 
-@app.command()
+@app.command(examples=("translate runs/matt5 molecules.csv --input smiles --to selfies --out selfies.csv",))
 def translate(
     model: Annotated[str, typer.Argument(help="Bundled name, folder, Hub id or run directory of a MatT5.")],
     table: Annotated[str, typer.Argument(help="Table to read; - is CSV on standard input.")],
@@ -281,7 +261,7 @@ def translate(
     finish(task.run(task.TranslateConfig(model, table, input_column, out, to.value, asked, beams, device.value)))
 
 
-@app.command()
+@app.command(examples=("report runs/my-gaps",))
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path | None, typer.Option("--out", help="File to write [default: report.html in RUN].")] = None,
@@ -300,7 +280,8 @@ def main() -> None:
 def _guarded(call: Callable[..., Any]) -> int:
     debug = "--debug" in sys.argv
     try:
-        call(standalone_mode=False) if debug else call()
+        # As its users know it, also where it was started as `python -m matfm`: completion asks for that name.
+        call(prog_name="matfm", standalone_mode=False) if debug else call(prog_name="matfm")
     except MatfmError as error:
         if debug:
             raise

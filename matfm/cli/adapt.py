@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from matfm.cli import completion
 from matfm.cli.options import Device, Kind, OnBad, Out, Resume, Settings, Task, finish
 
 
@@ -35,10 +36,19 @@ def adapt(
     task: Annotated[Task | None, typer.Option("--task", help="What the label holds [default: regression].")] = None,
     backbone: Annotated[
         str | None,
-        typer.Option("--backbone", help="Bundled name, folder, Hub id or scratch:SIZE [default: matbert-small]."),
+        typer.Option(
+            "--backbone",
+            help="Bundled name, folder, Hub id or scratch:SIZE [default: matbert-small].",
+            autocompletion=completion.backbones,
+        ),
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option("--strategy", help="As of finetune; not feature with an alignment [default: full].")
+        str | None,
+        typer.Option(
+            "--strategy",
+            help="As of finetune; not feature with an alignment [default: full].",
+            autocompletion=completion.strategies,
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", help="Of the source rows; see docs/splits.md [default: random].")

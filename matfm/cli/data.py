@@ -7,14 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from matfm.cli.completion import recipes
+from matfm.cli.help import Verbs
 from matfm.cli.options import Cache, Input, Kind, Offline, OnBad, Out, Settings, finish
 
-app = typer.Typer(
+app = Verbs(
     help="Data recipes, vocabularies, token files, validity and leakage.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
-@app.command("list")
+@app.command("list", examples=("data list",))
 def data_list(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with everything, and nothing else.")] = False,
 ) -> None:
@@ -29,8 +31,8 @@ def data_list(
     finish({"recipes": [entry["name"] for entry in entries]})
 
 
-@app.command("show")
-def data_show(name: str) -> None:
+@app.command("show", examples=("data show matbench_expt_gap",))
+def data_show(name: Annotated[str, typer.Argument(help="Recipe.", autocompletion=recipes)]) -> None:
     """The datasheet of a recipe: columns, units, licence, citation, splits, published scores."""
     from matfm.core.config import to_mapping
     from matfm.tasks.datasheet import described
@@ -41,9 +43,14 @@ def data_show(name: str) -> None:
     finish(to_mapping(recipe))
 
 
-@app.command("build")
+@app.command(
+    "build", examples=("data build matbench_expt_gap --out data", "data build 'matbench_*' --out data/matbench")
+)
 def data_build(
-    names: Annotated[list[str], typer.Argument(help="Recipes: names, patterns ('matbench_*') or .toml files.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Recipes: names, patterns ('matbench_*') or .toml files.", autocompletion=recipes),
+    ],
     out: Out,
     exclude: Annotated[
         list[str], typer.Option("--exclude", help="Leave out what this evaluation set tests on; repeat for more.")
@@ -62,7 +69,7 @@ def data_build(
     finish(summary)
 
 
-@app.command("check")
+@app.command("check", examples=("data check my_gaps.toml",))
 def data_check(
     recipe: Annotated[str, typer.Argument(help="Your own recipe (.toml).")],
     cache: Cache = None,
@@ -80,7 +87,7 @@ def data_check(
         raise MatfmError(f"{recipe} is not complete: {len(summary['lacking'])} thing(s) to do, listed above")
 
 
-@app.command("init")
+@app.command("init", examples=("data init my_gaps.csv",))
 def data_init(
     table: Annotated[str, typer.Argument(help="Your table: CSV, TSV, JSONL or Parquet.")],
     out: Annotated[str | None, typer.Option("--out", help="Recipe to write [default: beside the table].")] = None,
@@ -94,7 +101,7 @@ def data_init(
     finish(summary)
 
 
-@app.command("audit")
+@app.command("audit", examples=("data audit --pretrain oqmd --evaluate matbench_expt_gap --out audit",))
 def data_audit(
     pretrain: Annotated[
         list[str],
@@ -120,7 +127,7 @@ def data_audit(
     finish(summary)
 
 
-@app.command("encode")
+@app.command("encode", examples=("data encode molecules.csv --input smiles --kind smiles --out tokens",))
 def data_encode(
     table: str,
     input_column: Input,
@@ -140,7 +147,7 @@ def data_encode(
     finish(task.encode(config))
 
 
-@app.command("vocab")
+@app.command("vocab", examples=("data vocab molecules.csv --input smiles --out vocab.json --min-count 10",))
 def data_vocab(
     table: str,
     input_column: Input,
@@ -159,7 +166,7 @@ def data_vocab(
     finish(task.vocab(config))
 
 
-@app.command("validity")
+@app.command("validity", examples=("data validity new.csv --input formula --reference my_gaps.csv --out judged.csv",))
 def data_validity(
     table: Annotated[str, typer.Argument(help="Table to read; - is CSV on standard input.")],
     input_column: Annotated[str, typer.Option("--input", help="Column with the formula, SMILES or SELFIES.")],
@@ -177,7 +184,7 @@ def data_validity(
     finish(task.run(from_mapping(task.ValidityConfig, apply_overrides(values, settings), "data validity")))
 
 
-@app.command("leakage")
+@app.command("leakage", examples=("data leakage train.csv test.csv --input formula --out leakage.json",))
 def data_leakage(
     train: Annotated[str, typer.Argument(help="Table a model was trained or pretrained on.")],
     test: Annotated[str, typer.Argument(help="Table a model is tested on.")],

@@ -6,16 +6,17 @@ from typing import Annotated
 
 import typer
 
+from matfm.cli.help import Verbs
 from matfm.cli.options import Device, DeviceOption, Input, Out, finish
 
-app = typer.Typer(
+app = Verbs(
     help="Several tasks on one frozen encoder, chosen by name; what a prompt does.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 
-@app.command("add")
+@app.command("add", examples=("deltas add runs/properties runs/my-gaps --name gap",))
 def deltas_add(
     folder: Annotated[str, typer.Argument(help="Folder of the set; made if it is not there.")],
     run: Annotated[str, typer.Argument(help="Run of a strategy that adds a delta.")],
@@ -30,7 +31,7 @@ def deltas_add(
     finish(task.add(task.AddDeltaConfig(folder, run, name, domain)))
 
 
-@app.command("list")
+@app.command("list", examples=("deltas list runs/properties",))
 def deltas_list(folder: Annotated[str, typer.Argument(help="Folder of the set.")]) -> None:
     """The tasks of a set, and the encoder that they belong to."""
     from matfm.tasks import delta_sets as task
@@ -38,7 +39,9 @@ def deltas_list(folder: Annotated[str, typer.Argument(help="Folder of the set.")
     finish(task.DeltaSet.open(folder).record)
 
 
-@app.command("analyse")
+@app.command(
+    "analyse", examples=("deltas analyse runs/my-gaps my_gaps.csv --input formula --color gap_eV --out runs/analysis",)
+)
 def deltas_analyse(
     run: Annotated[str, typer.Argument(help="Run of the strategy prompt, deep-prompt, prefix or control.")],
     table: Annotated[str, typer.Argument(help="Table to read; - is CSV on standard input.")],

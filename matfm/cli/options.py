@@ -9,6 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from matfm.cli import completion
+from matfm.cli.help import MODEL, ROWS, RUN
+
 
 class Task(str, Enum):
     """What a target column holds."""
@@ -50,14 +53,65 @@ class Device(str, Enum):
     mps = "mps"
 
 
-Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
-Settings = Annotated[list[str], typer.Option("--set", help="key=value over the configuration; repeat for more.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")]
-ResumeTable = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same call.")]
-Input = Annotated[str, typer.Option("--input", help="Column with the formulas, SMILES or SELFIES.")]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
-Cache = Annotated[str | None, typer.Option("--cache", help="Folder of fetched files [default: the user's cache].")]
-Offline = Annotated[bool, typer.Option("--offline", help="Use only files that are in the cache.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.", rich_help_panel=RUN)]
+Settings = Annotated[
+    list[str], typer.Option("--set", help="key=value over the configuration; repeat for more.", rich_help_panel=RUN)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.", rich_help_panel=RUN)]
+ResumeTable = Annotated[
+    bool, typer.Option("--resume", help="Continue an interrupted run of the same call.", rich_help_panel=RUN)
+]
+Input = Annotated[
+    str, typer.Option("--input", help="Column with the formulas, SMILES or SELFIES.", rich_help_panel=ROWS)
+]
+Target = Annotated[
+    str,
+    typer.Option("--target", help="Column with the labels; several separated by commas.", rich_help_panel=ROWS),
+]
+KindOption = Annotated[
+    Kind | None,
+    typer.Option(
+        "--kind", help="What the input column holds [default: what the backbone reads].", rich_help_panel=ROWS
+    ),
+]
+TaskOption = Annotated[Task, typer.Option("--task", help="What the target holds.", rich_help_panel=ROWS)]
+Split = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        help="random, group, scaffold, loco, column:NAME, file:PATH, …; see docs/splits.md.",
+        autocompletion=completion.splits,
+        rich_help_panel=ROWS,
+    ),
+]
+OnBadOption = Annotated[OnBad, typer.Option("--on-bad", help="Rows that cannot be read.", rich_help_panel=ROWS)]
+Backbone = Annotated[
+    str,
+    typer.Option(
+        "--backbone",
+        help="Bundled name, folder, Hub id or scratch:SIZE.",
+        autocompletion=completion.backbones,
+        rich_help_panel=MODEL,
+    ),
+]
+Strategy = Annotated[
+    str,
+    typer.Option(
+        "--strategy",
+        help=f"What is trained: {', '.join(completion.STRATEGIES)} (docs/strategies.md).",
+        autocompletion=completion.strategies,
+        rich_help_panel=MODEL,
+    ),
+]
+Ensemble = Annotated[int, typer.Option("--ensemble", help="Number of models.", rich_help_panel=MODEL)]
+Epochs = Annotated[float | None, typer.Option("--epochs", help="Passes over the training rows.", rich_help_panel=MODEL)]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of split, head and batches.", rich_help_panel=RUN)]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.", rich_help_panel=RUN)]
+Cache = Annotated[
+    str | None,
+    typer.Option("--cache", help="Folder of fetched files [default: the user's cache].", rich_help_panel=RUN),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only files that are in the cache.", rich_help_panel=RUN)]
 
 
 def finish(summary: dict[str, Any]) -> None:

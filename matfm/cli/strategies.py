@@ -6,7 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
-from matfm.cli.options import Device, DeviceOption, Input, Out, Resume, Settings, Task, finish
+from matfm.cli import completion
+from matfm.cli.options import (
+    Backbone,
+    Device,
+    DeviceOption,
+    Epochs,
+    Input,
+    Out,
+    Resume,
+    Seed,
+    Settings,
+    Split,
+    Task,
+    TaskOption,
+    finish,
+)
 
 
 def compare(
@@ -15,18 +30,16 @@ def compare(
     target: Annotated[str, typer.Option("--target", help="Column with the labels.")],
     out: Out,
     strategies: Annotated[
-        str | None, typer.Option("--strategies", help="Names separated by commas [default: all].")
+        str | None,
+        typer.Option(
+            "--strategies", help="Names separated by commas [default: all].", autocompletion=completion.strategies
+        ),
     ] = None,
-    task: Annotated[Task, typer.Option("--task", help="What the target holds.")] = Task.regression,
-    backbone: Annotated[
-        str, typer.Option("--backbone", help="Bundled name, folder, Hub id or scratch:SIZE.")
-    ] = "matbert-small",
-    split: Annotated[
-        str,
-        typer.Option("--split", help="random, group, scaffold, loco, column:NAME, file:PATH, …; see docs/splits.md."),
-    ] = "random",
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the training rows.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of split, head and batches.")] = 0,
+    task: TaskOption = Task.regression,
+    backbone: Backbone = "matbert-small",
+    split: Split = "random",
+    epochs: Epochs = None,
+    seed: Seed = 0,
     device: DeviceOption = Device.auto,
     settings: Settings = [],  # noqa: B006 (Typer copies)
     resume: Resume = False,
