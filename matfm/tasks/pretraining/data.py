@@ -20,6 +20,7 @@ from matfm.chem.property_text import property_of_column
 from matfm.chem.units import Property
 from matfm.chem.vocabulary import token_ids
 from matfm.core.batching import RaggedTokens
+from matfm.core.random_order import mixed_bits
 from matfm.core.sequence_hash import sequence_hashes, shares_of
 from matfm.core.token_files import no_amounts, open_tokens
 from matfm.core.varied_tokens import VariedTokens
@@ -255,7 +256,8 @@ def _read_molecules(config: PretrainConfig, cells: list[str], folder: Path, path
         notes["unknown_tokens"] += partners.unknown.total()
         pairs = Pairs.of_molecules(ragged(partners.ids_N, partners.offsets), len(found.rows))
     part = Part(tokens, varied, None, found.fingerprints_RW, found.units, pairs)
-    return _Read(encoded, found.key_R, part, found.descriptors_RD if names else None, names, notes)
+    # A recipe may take a share of its molecules by the same hash; mixed, it holds out one that does not depend on that.
+    return _Read(encoded, mixed_bits(found.key_R), part, found.descriptors_RD if names else None, names, notes)
 
 
 def _token_file(config: PretrainConfig) -> Corpus:
