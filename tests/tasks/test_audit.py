@@ -106,12 +106,13 @@ def test_an_audit_that_is_missing_or_does_not_know_the_benchmark_says_so(small_r
         may_be_scored(str(weights), "bench")
 
 
-def test_the_audit_of_the_shipped_weights_covers_matbench():
+def test_the_audits_of_the_shipped_weights_cover_matbench_and_moleculeace():
     shares = {
-        (
-            "matbert-small",
-            "matbench_expt_gap",
-        ): 1.0,  # the union corpus has every composition, without Matbench's labels
+        # The union corpus has every composition, without Matbench's labels.
+        ("matbert-small", "matbench_expt_gap"): 1.0,
+        ("matbert-small-oqmd", "matbench_expt_gap"): 0.579,
+        ("molbert-small", "moleculeace_CHEMBL204_Ki"): 0.0,
+        ("molbert-small", "moleculeace_CHEMBL4792_Ki"): 0.0,
         ("matbert-small-dft", "matbench_expt_gap"): 0.802,
         ("matbert-small-dft", "matbench_steels"): 0.0,
     }
