@@ -13,7 +13,8 @@ from matfm.core.files import atomic_path
 
 _ROUNDED = "\nThe shipped matrices are rounded to float16; the errors above were measured before rounding.\n"
 _COMPANIONS = (
-    "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "card.md", "metrics.json", "curves.png",
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "card.md",
+    "metrics.json", "curves.png",
 )  # fmt: skip
 
 
