@@ -83,10 +83,8 @@ class Prompt(nn.Module):
         )
 
 
-class Prefix(nn.Module):
-    """Prefix tuning: P learned keys and values before those of the tokens, in every layer (Li & Liang 2021).
-
-    They have no positions of their own: rotary attention does not turn them.
+class PrefixVectors(nn.Module):
+    """Learned keys and values of P places in every layer.
 
     Args:
         length: P.
@@ -103,6 +101,13 @@ class Prefix(nn.Module):
         self.values = nn.Parameter(torch.empty(layers, length, width))
         nn.init.normal_(self.keys, std=std)
         nn.init.normal_(self.values, std=std)
+
+
+class Prefix(PrefixVectors):
+    """Prefix tuning: P learned keys and values before those of the tokens, in every layer (Li & Liang 2021).
+
+    They have no positions of their own: rotary attention does not turn them.
+    """
 
     def forward(
         self,

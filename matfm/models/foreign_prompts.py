@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from matfm.core.prompts import PrefixVectors
 from matfm.errors import MatfmError
 
 # B sequences, T tokens, P learned vectors, L layers, H heads, D width, d width of a head
@@ -43,24 +44,8 @@ class ForeignPrompt(nn.Module):
         return _cut(output, len(self.tokens))
 
 
-class ForeignPrefix(nn.Module):
-    """Prefix tuning: P learned keys and values before those of the tokens, in every layer, as PEFT's `PrefixTuning`.
-
-    Args:
-        length: P.
-        layers: L.
-        heads: H.
-        width: D.
-        std: of the normal distribution that the numbers are drawn from.
-    """
-
-    def __init__(self, length: int, layers: int, heads: int, width: int, std: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.keys = nn.Parameter(torch.empty(layers, length, width))
-        self.values = nn.Parameter(torch.empty(layers, length, width))
-        nn.init.normal_(self.keys, std=std)
-        nn.init.normal_(self.values, std=std)
+class ForeignPrefix(PrefixVectors):
+    """Prefix tuning: P learned keys and values before those of the tokens, in every layer, as PEFT's `PrefixTuning`."""
 
     def forward(self, encoder: Call, embedding: nn.Module, ids_BT: Tensor, mask_BT: Tensor, **inputs: Any) -> Any:
         """What the encoder returns with the prefix."""

@@ -211,8 +211,7 @@ def _of_device(summary: dict[str, Any]) -> list[Problem]:
         problems.append(
             Problem(
                 f"torch is built for CUDA {found['cuda_build']} and finds no GPU",
-                "with a GPU: look at nvidia-smi and the driver; without: torch for the CPU is smaller "
-                "(pip install torch --index-url https://download.pytorch.org/whl/cpu)",
+                "with a GPU: look at nvidia-smi and the driver; without: torch's build for CPUs is smaller",
             )
         )
     if rates["bfloat16"] < rates["float32"]:
