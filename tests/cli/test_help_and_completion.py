@@ -75,7 +75,8 @@ def test_verbs_and_names_are_completed():
     assert completed(["matfm", "fine"]) == ["finetune"]
     assert {"data", "doctor"} <= set(completed(["matfm", "d"]))
     assert completed(["matfm", "data", "show", "matbench_expt"]) == ["matbench_expt_gap", "matbench_expt_is_metal"]
-    assert set(bundled_names()) <= set(completed(["matfm", "finetune", "t.csv", "--backbone", "mat"]))
+    named = {name for name in bundled_names() if name.startswith("mat")}
+    assert named <= set(completed(["matfm", "finetune", "t.csv", "--backbone", "mat"]))
     assert "scratch:tiny" in completed(["matfm", "tune", "--backbone", "scratch"])
     assert completed(["matfm", "finetune", "--strategy", "pre"]) == ["prefix"]
     assert completed(["matfm", "compare-strategies", "--strategies", "full,lo"]) == ["full,lora"]
@@ -84,7 +85,7 @@ def test_verbs_and_names_are_completed():
         "scaffold-balanced",
         "scaffold-random",
     }
-    assert set(bundled_names()) <= set(completed(["matfm", "embed", "mat"]))
+    assert named <= set(completed(["matfm", "embed", "mat"]))
 
 
 def test_other_shells_are_offered_the_same():

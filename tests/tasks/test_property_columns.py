@@ -79,7 +79,7 @@ def test_the_card_gives_units_only_to_scores_that_have_them(table, tmp_path):
 
 def test_the_parity_plot_is_labelled_with_the_unit(table, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure))
     known = column_property(table[0], "e_hull")
     values = pa.array([1.0, 2.0]).to_numpy()
     plots.draw_parity(tmp_path, known.name, known.unit, values, values, "t")
