@@ -16,6 +16,7 @@ from matfm.tasks.devices import resolve_device
 from matfm.tasks.embed import Embedder, load_embedder
 from matfm.tasks.encoding import EncodedRows, RowEncoder
 from matfm.tasks.examples import Examples
+from matfm.tasks.fewshot_features import EMBEDDING
 from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.support_domain import SupportDomain
 from matfm.tasks.support_scorer import SupportScorer
@@ -24,7 +25,6 @@ from matfm.tasks.support_scorer import SupportScorer
 
 DIGITS = 6
 """Significant digits of scores."""
-EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,8 @@ def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -
     `begun` is the split file of the run that is continued.
     """
     inputs = table.column(config.input, config.table)
-    _ = [table.column(name, config.table) for name in config.targets]
+    for name in config.targets:
+        table.column(name, config.table)
     if table.rows == 0:
         raise MatfmError(f"{config.table} has no rows; fine-tuning needs labelled examples")
     encoder = read_for(backbone_encoder(config.backbone, config.kind), config.fit.delta(), config.targets)

@@ -15,10 +15,11 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from matfm.errors import MatfmError
-from matfm.tasks.chunk_scorer import EMBEDDING, Backbone, ChunkScorer, Describer, ScoredChunk, one_thread
+from matfm.tasks.chunk_scorer import Backbone, ChunkScorer, Describer, ScoredChunk, one_thread
 from matfm.tasks.classical_features import FeatureBlock, Features, classical_block
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.diversity import maxmin_pick
+from matfm.tasks.fewshot_features import EMBEDDING
 from matfm.tasks.fewshot_scorers import KernelScorer
 from matfm.tasks.journal import Journal, weights_digest
 from matfm.tasks.library import CHUNK_ROWS, Library
@@ -183,7 +184,7 @@ def _begun_with(config: ScreenConfig, support: SupportTable, first: Chunk, job: 
 
 
 def _classical(config: ScreenConfig, backbone: Backbone) -> FeatureBlock | None:
-    """Of compositions the embedding alone ranks best; molecules gain by their fingerprints (benchmarks/fewshot)."""
+    """Beside the embedding; of compositions nothing unless it is asked for."""
     if config.classical == "auto" and backbone.reads == "composition":
         return None
     return classical_block(config.classical, backbone.reads)
