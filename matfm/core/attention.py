@@ -107,6 +107,8 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Multi-head attention from each sequence to its memory, such as the encoder's output.
 
+    Where runs carry rotations, scores depend on how far a key lies from the query's own place.
+
     Args: those of `SelfAttention`.
     """
 
@@ -143,6 +145,8 @@ class CrossAttention(nn.Module):
             self.q(hidden_ND).split(sizes), self._keys_values(context), memory.runs, strict=True
         ):
             query_BHTd = query.view(run.count, run.length, self.heads, -1).transpose(1, 2)
+            if run.rotation is not None:
+                query_BHTd = run.rotation(query_BHTd)
             if memory.maps is not None:
                 memory.maps.append(attention_map(query_BHTd, key, run, self.scale))
             dropout = self.dropout if self.training else 0.0
@@ -160,6 +164,8 @@ class CrossAttention(nn.Module):
         sizes = [run.count * run.keys for run in memory.runs]
         for both, run in zip(self.kv(memory.hidden_ND).split(sizes), memory.runs, strict=True):
             key, value = both.view(run.count, run.keys, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+            if run.key_rotation is not None:
+                key = run.key_rotation(key)
             pairs.append((key, value))
             if memory.cache is not None:
                 memory.cache.write(key, value, context.layer)

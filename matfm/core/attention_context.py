@@ -65,6 +65,9 @@ class AttentionRun:
     causal: bool = False
     """Queries see no later key. Only without a mask, which else says so itself."""
     rotation: Rotation | None = None
+    """Of the queries, and of the keys within a sequence."""
+    key_rotation: Rotation | None = None
+    """Of the keys of a memory."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,45 @@ class Memory:
     """Where given, each attention to the memory appends its weights (B, H, T, S), as self-attention does."""
 
     @classmethod
-    def packed(cls, hidden_ND: Tensor, layout: PackedLayout, queries: PackedLayout) -> Memory:
+    def packed(
+        cls, hidden_ND: Tensor, layout: PackedLayout, queries: PackedLayout, rotary: Rotary | None = None
+    ) -> Memory:
         """Sequence i of `queries` attends to sequence i of the memory. Runs have one length on both sides."""
         pairs = zip(queries.lengths(), layout.lengths(), strict=True)
         runs = [(sum(1 for _ in group), length, keys) for (length, keys), group in groupby(pairs)]
-        return cls(hidden_ND, tuple(AttentionRun(count, length, keys) for count, length, keys in runs))
+        if rotary is None:
+            return cls(hidden_ND, tuple(AttentionRun(count, length, keys) for count, length, keys in runs))
+        positions = torch.arange(max(max(length, keys) for _, length, keys in runs), device=hidden_ND.device)
+        turn = rotary(positions, hidden_ND.dtype)
+        return cls(
+            hidden_ND,
+            tuple(
+                AttentionRun(count, length, keys, rotation=turn.first(length), key_rotation=turn.first(keys))
+                for count, length, keys in runs
+            ),
+        )
 
     @classmethod
     def padded(
-        cls, hidden_BSD: Tensor, mask_BS: Tensor | None, queries: int, cache: MemoryCache | None = None
+        cls,
+        hidden_BSD: Tensor,
+        mask_BS: Tensor | None,
+        queries_T: Tensor,
+        cache: MemoryCache | None = None,
+        rotary: Rotary | None = None,
     ) -> Memory:
-        """Every one of `queries` tokens of row i attends to the real tokens (mask 1) of row i of the memory."""
+        """The tokens at places `queries_T` of row i attend to the real tokens (mask 1) of row i of the memory."""
+        count, keys = hidden_BSD.shape[:2]
         mask = None if mask_BS is None else mask_BS.bool()[:, None, None, :]
-        run = AttentionRun(hidden_BSD.shape[0], queries, hidden_BSD.shape[1], mask)
+        run = AttentionRun(count, len(queries_T), keys, mask)
+        if rotary is not None:
+            slots_S = torch.arange(keys, device=hidden_BSD.device)[None]
+            places = slots_S if mask_BS is None else (mask_BS.long().cumsum(dim=1) - 1).clamp_min(0)
+            run = replace(
+                run,
+                rotation=rotary(queries_T, hidden_BSD.dtype),
+                key_rotation=rotary(places[:, None, :], hidden_BSD.dtype),
+            )
         return cls(hidden_BSD.flatten(0, 1), (run,), cache)
 
 

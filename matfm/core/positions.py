@@ -39,15 +39,14 @@ class LearnedPositions(nn.Module):
 class SinusoidalPositions(nn.Module):
     """Adds sines (even channels) and cosines (odd channels) of the position (Vaswani et al. 2017, section 3.5)."""
 
-    def __init__(self, base: float = 10_000.0, amplitude: float = 1.0) -> None:
+    def __init__(self, base: float = 10_000.0) -> None:
         super().__init__()
         self.base = base
-        self.amplitude = amplitude
 
     def forward(self, hidden: Tensor, positions: Tensor) -> Tensor:
         """(…, D) and whole numbers (…) to (…, D)."""
         angles = _angles(positions, hidden.shape[-1], self.base)
-        waves = self.amplitude * torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+        waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
         return hidden + waves[..., : hidden.shape[-1]].to(hidden.dtype)
 
 

@@ -57,7 +57,7 @@ class Start:
 
     def check(self, model: Any) -> None:
         """Raise MatfmError unless the new model reads its input as the saved one does."""
-        for name in ("model_type", "position_embedding", "sinusoidal_positions"):
+        for name in ("model_type", "position_embedding", "rotary_cross_attention"):
             old, new = getattr(self.config, name, None), getattr(model.config, name, None)
             if old != new:
                 raise MatfmError(f"model.start: {self.name} has {name} {old!r}, and the new model {new!r}")

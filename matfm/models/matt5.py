@@ -17,7 +17,7 @@ from matfm.core.attention_context import AttentionContext, AttentionRun, Memory
 from matfm.core.feed_forward import GatedFeedForward
 from matfm.core.layout import PackedLayout, PaddedIndex
 from matfm.core.objectives import IGNORED, token_loss
-from matfm.core.positions import NoPositions, RelativeBias, SinusoidalPositions
+from matfm.core.positions import RelativeBias, Rotary
 from matfm.core.transformer import PreNormBlock, PreNormCrossBlock, TransformerStack
 from matfm.models.decoding import EncoderKeys, decoder_context
 from matfm.models.matt5_config import MatT5Config
@@ -66,7 +66,6 @@ class MatT5Encoder(nn.Module):
         super().__init__()
         # Not `padding_idx`: decoding starts from the padding token, whose embedding is trained.
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.places = _places(config)
         self.relative_bias = _relative_bias(config, causal=False)
         self.dropout = nn.Dropout(config.dropout_rate)
         blocks = [
@@ -121,11 +120,9 @@ class MatT5Encoder(nn.Module):
         # Not infinity, so that a row of padding alone has finite values too.
         scores = scores.masked_fill(~mask_BS.bool()[:, None, None, :], torch.finfo(scores.dtype).min)
         context = AttentionContext((AttentionRun(count, length, length, scores),), maps=maps)
-        hidden_BSD = self.places(hidden_BSD, (mask_BS.long().cumsum(dim=1) - 1).clamp_min(0))
         return [state.view_as(hidden_BSD) for state in self._through(hidden_BSD.flatten(0, 1), context)]
 
     def _encode(self, hidden_ND: Tensor, layout: PackedLayout) -> list[Tensor]:
-        hidden_ND = self.places(hidden_ND, layout.positions(hidden_ND.device))
         return self._through(hidden_ND, AttentionContext.packed(layout, hidden_ND, bias=self.relative_bias))
 
     def _through(self, hidden_ND: Tensor, context: AttentionContext) -> list[Tensor]:
@@ -138,8 +135,10 @@ class MatT5Decoder(nn.Module):
 
     def __init__(self, config: MatT5Config) -> None:
         super().__init__()
-        self.places = _places(config)
         self.relative_bias = _relative_bias(config, causal=True)
+        self.rotary = (
+            Rotary(config.hidden_size // config.num_attention_heads) if config.rotary_cross_attention else None
+        )
         self.dropout = nn.Dropout(config.dropout_rate)
         blocks = [
             PreNormCrossBlock(
@@ -157,7 +156,6 @@ class MatT5Decoder(nn.Module):
 
     def forward_packed(self, hidden_ND: Tensor, layout: PackedLayout, memory: Memory) -> Tensor:
         """The fast path: packed target embeddings to hidden states (N, D)."""
-        hidden_ND = self.places(hidden_ND, layout.positions(hidden_ND.device))
         context = AttentionContext.packed(layout, hidden_ND, True, bias=self.relative_bias, memory=memory)
         return self.dropout(self.stack(self.dropout(hidden_ND), context)[-1])
 
@@ -176,12 +174,11 @@ class MatT5Decoder(nn.Module):
         `maps` and `memory_maps` get the attention weights of every block, to targets and to the memory.
         """
         encoder_keys = None if cache is None else EncoderKeys(cache)
-        memory = Memory.padded(memory_BSD, memory_mask, embeddings_BTD.shape[1], encoder_keys)
-        memory = replace(memory, maps=memory_maps)
         earlier = None if cache is None else cache.self_attention_cache
         start = 0 if earlier is None else earlier.get_seq_length()
         slots_T = torch.arange(embeddings_BTD.shape[1], device=embeddings_BTD.device) + start
-        embeddings_BTD = self.places(embeddings_BTD, slots_T)
+        memory = Memory.padded(memory_BSD, memory_mask, slots_T, encoder_keys, self.rotary)
+        memory = replace(memory, maps=memory_maps)
         context = decoder_context(embeddings_BTD, attention_mask, earlier, bias=self.relative_bias, memory=memory)
         states = self.stack(self.dropout(embeddings_BTD).flatten(0, 1), replace(context, maps=maps))
         return [state.view_as(embeddings_BTD) for state in (*states[:-1], self.dropout(states[-1]))]
@@ -200,7 +197,7 @@ class MatT5Model(MatT5PreTrainedModel):
         self, ids_N: Tensor, layout: PackedLayout, target_ids_M: Tensor, targets: PackedLayout
     ) -> Tensor:
         """The fast path: packed sources and shifted targets, sequence by sequence, to hidden states (M, D)."""
-        memory = Memory.packed(self.encoder.forward_packed(ids_N, layout), layout, targets)
+        memory = Memory.packed(self.encoder.forward_packed(ids_N, layout), layout, targets, self.decoder.rotary)
         return self.decoder.forward_packed(self.encoder.embed_tokens(target_ids_M), targets, memory)
 
     def forward(
@@ -318,11 +315,6 @@ def _feed_forward(config: MatT5Config) -> GatedFeedForward:
 
 def _norm(config: MatT5Config) -> nn.Module:
     return nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-
-
-def _places(config: MatT5Config) -> nn.Module:
-    """Sines of about the size of the initial embeddings, or nothing."""
-    return SinusoidalPositions(amplitude=config.hidden_size**-0.5) if config.sinusoidal_positions else NoPositions()
 
 
 def _relative_bias(config: MatT5Config, causal: bool) -> RelativeBias:

@@ -18,9 +18,10 @@ class MatT5Config(DecoderConfig):
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     """Distance, in tokens, from which on all pairs share a bucket."""
-    sinusoidal_positions: bool = False
-    """Whether sines of the position are added to the embeddings too, on both sides. T5's cross-attention knows contents
-    only; with them it can also look for a place, which a translation that keeps the order needs."""
+    rotary_cross_attention: bool = False
+    """Whether queries and keys of the cross-attention are turned by their places (Su et al. 2021). T5's knows contents
+    only; with it, a target token looks at the same place of the source from the first step on, which a translation that
+    keeps the order needs."""
     dropout_rate: float = 0.0
     decoder_start_token_id: int | None = 0
     is_encoder_decoder: bool = True

@@ -121,7 +121,8 @@ def test_causal_stacks_see_no_later_token(kind):
         assert set(reached) == sources
 
 
-def test_packed_memory_equals_padded_memory():
+@pytest.mark.parametrize("rotary", [None, Rotary(WIDTH // HEADS)])
+def test_packed_memory_equals_padded_memory(rotary):
     torch.manual_seed(0)
     stack = TransformerStack([crossed(), crossed()], nn.LayerNorm(WIDTH)).double()
     sources = PackedLayout.from_lengths([4, 2, 2, 5])
@@ -130,9 +131,9 @@ def test_packed_memory_equals_padded_memory():
     hidden_BTD = torch.randn(4, 6, WIDTH, dtype=torch.float64)
     index, layout = PaddedIndex.from_mask(MASK), PackedLayout.from_lengths(LENGTHS)
     hidden_ND = index.pack(hidden_BTD)
-    memory = Memory.packed(memory_BSD[mask.bool()], sources, layout)
+    memory = Memory.packed(memory_BSD[mask.bool()], sources, layout, rotary)
     fast = stack(hidden_ND, AttentionContext.packed(layout, hidden_ND, True, memory=memory))[-1]
-    context = padded_context(parts("none"), True, Memory.padded(memory_BSD, mask, 6))
+    context = padded_context(parts("none"), True, Memory.padded(memory_BSD, mask, torch.arange(6), rotary=rotary))
     slow = made_eager(stack)(hidden_BTD.flatten(0, 1), context)[-1].view(4, 6, WIDTH)
     torch.testing.assert_close(fast, index.pack(slow))
     weights = torch.randn_like(fast)

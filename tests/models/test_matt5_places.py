@@ -1,10 +1,14 @@
-"""MatT5 with sines of positions beside its relative bias: every path agrees, and places are told apart."""
+"""MatT5 with rotary positions in its cross-attention: every path agrees, and a target looks for its place."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import EncoderDecoderCache, StaticCache
 
 from matfm import MatT5Config, MatT5ForConditionalGeneration
+from matfm.core.attention import CrossAttention
+from matfm.core.attention_context import AttentionContext, Memory
 from matfm.core.layout import PackedLayout
 from matfm.core.objectives import token_loss
 
@@ -15,7 +19,7 @@ TARGETS = [[7, 7, 3], [9, 9, 9, 9, 3], [5, 3]]
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    config = MatT5Config.of_size("tiny", vocab_size=12, initializer_range=0.3, sinusoidal_positions=True)
+    config = MatT5Config.of_size("tiny", vocab_size=12, initializer_range=0.3, rotary_cross_attention=True)
     return MatT5ForConditionalGeneration(config).eval().double()
 
 
@@ -56,10 +60,19 @@ def test_one_token_at_a_time_equals_all_at_once(model, static):
     torch.testing.assert_close(torch.cat(steps, dim=1), whole)
 
 
-def test_an_attention_to_the_source_can_look_for_a_place(model):
-    """Without sines, the order of targets' tokens alone tells places apart; with them, equal tokens differ at once."""
-    hidden = model.matt5.encoder.places(torch.zeros(1, 4, 64), torch.arange(4))
-    assert len(torch.unique(hidden.round(decimals=6), dim=1)[0]) == 4
+def test_an_attention_to_the_source_looks_for_a_place(model):
+    """Of equal contents, the plain one sees all places alike; the turned one weighs them by their distance."""
+    hidden_BSD, layout = torch.ones(1, 6, 64), PackedLayout.from_lengths([6])
+    attention = CrossAttention(64, 64 // model.matt5.decoder.rotary.head_width)
+    maps = {}
+    for name, rotary in {"plain": None, "turned": model.matt5.decoder.rotary}.items():
+        seen = []
+        memory = replace(Memory.packed(hidden_BSD[0], layout, layout, rotary), maps=seen)
+        attention(hidden_BSD[0], AttentionContext((), memory=memory))
+        maps[name] = seen[0][0, 0]
+    torch.testing.assert_close(maps["plain"], torch.full((6, 6), 1 / 6))
+    scores = maps["turned"].log()
+    assert scores.std(dim=-1).min() > 1e-3
+    torch.testing.assert_close(scores[1:, 1:].diff(dim=-1), scores[:-1, :-1].diff(dim=-1))
     plain = MatT5ForConditionalGeneration(MatT5Config.of_size("tiny", vocab_size=12))
-    assert torch.equal(plain.matt5.encoder.places(torch.zeros(1, 4, 64), torch.arange(4)), torch.zeros(1, 4, 64))
     assert model.state_dict().keys() == plain.state_dict().keys()

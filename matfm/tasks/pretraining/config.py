@@ -119,7 +119,7 @@ class ModelConfig:
     """Weights to continue from: bundled name, folder or Hub id, whose widths and depth hold; empty for random ones."""
     position_embedding: str = ""
     """Of MatBERT: none, rotary, absolute or sinusoidal; empty for none (scheme fraction) or rotary (strings). Of MatT5:
-    sinusoidal, beside its relative positions, or empty."""
+    rotary, in the attention to the source beside its relative positions, or empty."""
     hidden_size: int = 0
     """Width."""
     num_hidden_layers: int = 0
@@ -140,7 +140,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise MatfmError(f"model.family is {self.family!r}; choose one of {', '.join(FAMILIES)}")
-        added = self.family == "matt5" and self.position_embedding == "sinusoidal"
+        added = self.family == "matt5" and self.position_embedding == "rotary"
         if self.position_embedding and self.family != "matbert" and not added:
             own = {"matgpt": "rotary positions", "matt5": "relative positions"}[self.family]
             raise MatfmError(f"model.position_embedding is for matbert; {self.family} has {own}")

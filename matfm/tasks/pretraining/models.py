@@ -70,8 +70,8 @@ def _matgpt(config: PretrainConfig, _: Corpus, sizes: dict[str, Any]) -> Any:
 def _matt5(config: PretrainConfig, corpus: Corpus, sizes: dict[str, Any]) -> Any:
     torch.manual_seed(config.seed)
     more: dict[str, Any] = {}
-    if config.model.position_embedding == "sinusoidal":
-        more["sinusoidal_positions"] = True
+    if config.model.position_embedding == "rotary":
+        more["rotary_cross_attention"] = True
     if config.model.relative_buckets:
         more["relative_attention_num_buckets"] = config.model.relative_buckets
     if corpus.train.pairs is not None:
