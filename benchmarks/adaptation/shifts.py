@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.labelled import built
 from matfm.chem.composition_groups import composition_group
-from matfm.chem.formula import parse_formula
+from matfm.chem.formula import read_formula
 from matfm.chem.smiles import parse_smiles
 from matfm.core.files import atomic_path
 from matfm.tasks.recipes import load_recipe
@@ -141,7 +141,7 @@ def _rows(shift: Shift, recipe: str, label: str, rule: Rule | None, work: Path) 
         inputs, labels = table.column(load_recipe(recipe).input, path), table.column(label, path)
         of_identity: dict[str, list[tuple[str, float]]] = {}
         for text, cell in zip(inputs, labels, strict=True):
-            if cell.strip() and (rule is None or rule(dict(parse_formula(text).fractions))):
+            if cell.strip() and (rule is None or rule(dict(read_formula(text).fractions))):
                 identity = parse_smiles(text).canonical if shift.kind == "smiles" else composition_group(text)
                 of_identity.setdefault(identity, []).append((text, float(cell)))
         middle = [sorted(rows, key=lambda row: row[1])[(len(rows) - 1) // 2] for rows in of_identity.values()]
