@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from benchmarks.results import Record, append, load, matching, record
 from benchmarks.scored import class_scores, kept, regression_errors, slug, timed
 from benchmarks.tuned import Predictions, Tuning, averaged, fine_tuned
 from matfm.chem.magpie import magpie_features
+from matfm.chem.units import property_named
 from matfm.core.config import load_toml
 from matfm.core.kernel_ridge import fit_kernel_sum
 from matfm.errors import MatfmError
@@ -38,7 +40,11 @@ from matfm.tasks.recipes import recipe_names
 RESULTS = Path(__file__).parent / "results"
 TASKS = tuple(name.removeprefix("matbench_") for name in recipe_names() if name.startswith("matbench_"))
 FOLDS = range(5)
-MODELS = ("finetuned", "ensemble", "scratch", "kernel-magpie", "kernel-stacked", "rf-magpie", "dummy")
+TUNED = ("finetuned", "scratch", "ensemble", "blend")
+PRETRAINED = ("finetuned", "ensemble", "blend", "kernel-stacked")
+MODELS = (*TUNED, "kernel-magpie", "kernel-stacked", "rf-magpie", "dummy")
+BLENDED = "kernel-stacked"
+"""What `blend` is the plain mean of, with the ensemble; no weight is chosen."""
 LARGEST_KERNEL = 6000
 """Training rows; the time of a kernel model grows with their cube."""
 
@@ -50,7 +56,7 @@ def main() -> None:
     parser.add_argument("--models", default="finetuned,rf-magpie,dummy", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--backbone", default="matbert-small", help="bundled name or folder, with its audit")
     parser.add_argument("--scratch", default="small", help="size of the model from scratch")
-    parser.add_argument("--ensemble", type=int, default=5, help="members of the model `ensemble`")
+    parser.add_argument("--ensemble", type=int, default=5, help="members of the models `ensemble` and `blend`")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of matfm finetune")
     parser.add_argument("--settings", help="TOML: label (or the file's name), and for a task (or all) a list `set`")
     parser.add_argument("--corpus", action="append", default=[], help="recipe or table of the backbone's pretraining")
@@ -87,7 +93,7 @@ class Matbench:
         """Score every model on the folds of a task; models whose backbone must not be scored are refused."""
         known = labelled(f"matbench_{task}", self.work)
         seen_R = None
-        if {"finetuned", "ensemble", "kernel-stacked"} & set(self.models):
+        if set(PRETRAINED) & set(self.models):
             self.pretraining.require_scorable(known)
             seen_R = self.pretraining.seen_rows(known, "composition")
         for fold in folds:
@@ -115,27 +121,34 @@ class Matbench:
         self, key: str, task: str, known: LabelledTable, fold: int, test_R: np.ndarray
     ) -> list[tuple[str, int, Callable[[], Predictions]]]:
         """Name of the model, seed, and how to get its predictions; of an ensemble also those of its members."""
-        folder, first = self.work / task, self.arguments.seed
-        if key in ("finetuned", "scratch", "ensemble"):
-            tuning, name = self.tuning(task, key == "scratch")
-
-            def member(seed: int) -> Callable[[], Predictions]:
-                out = folder / f"{slug(name)}-seed{seed}-fold{fold}"
-                return lambda: fine_tuned(known, f"fold_{fold}", tuning, seed, out)
-
-            count = self.arguments.ensemble if key == "ensemble" else 1
-            found = [(name, seed, member(seed)) for seed in range(first, first + count)]
-            if key == "ensemble":
-                found.append(
-                    (f"{name} ×{count}", first, lambda: averaged([predict() for _, _, predict in found[:count]]))
-                )
-            return found
-        if key.startswith("kernel") and (~test_R).sum() > LARGEST_KERNEL:
+        folder, first, count = self.work / task, self.arguments.seed, self.arguments.ensemble
+        if (key == "blend" or key.startswith("kernel")) and (~test_R).sum() > LARGEST_KERNEL:
             print(f"{task} fold {fold}  {key} is left out: more than {LARGEST_KERNEL} training rows", flush=True)
             return []
-        name = self.fixed_name(key, known)
-        path = folder / f"{slug(name)}-seed{first}-fold{fold}.npz"
-        return [(name, first, lambda: kept(path, lambda: timed(lambda: self.fixed(key, known, test_R))))]
+
+        def fixed(which: str) -> tuple[str, Callable[[], Predictions]]:
+            name = self.fixed_name(which, known)
+            path = folder / f"{slug(name)}-seed{first}-fold{fold}.npz"
+            return name, lambda: kept(path, lambda: timed(lambda: self.fixed(which, known, test_R)))
+
+        if key not in TUNED:
+            name, predict = fixed(key)
+            return [(name, first, predict)]
+        tuning, name = self.tuning(task, key == "scratch")
+
+        def member(seed: int) -> Predictions:
+            out = folder / f"{slug(name)}-seed{seed}-fold{fold}"
+            return fine_tuned(known, f"fold_{fold}", tuning, seed, out)
+
+        def together() -> Predictions:
+            return averaged([member(seed) for seed in range(first, first + count)])
+
+        if key == "blend":
+            other, predict = fixed(BLENDED)
+            return [(f"mean of {name} ×{count} and {other}", first, lambda: averaged([together(), predict()]))]
+        seeds = range(first, first + (count if key == "ensemble" else 1))
+        found = [(name, seed, partial(member, seed)) for seed in seeds]
+        return [*found, (f"{name} ×{count}", first, together)] if key == "ensemble" else found
 
     def fixed_name(self, key: str, known: LabelledTable) -> str:
         constant = "training mean" if known.classes is None else "majority class"
@@ -159,7 +172,7 @@ class Matbench:
             kernels.append(baselines.best_rbf(vectors[~test_R], train, vectors[test_R], self.arguments.seed))
         fitted = fit_kernel_sum([own for own, _ in kernels], train, seed=self.arguments.seed)
         predicted = fitted.predict([other for _, other in kernels])
-        return predicted.clip(0, 1) if classes else predicted
+        return predicted.clip(*((0, 1) if classes else property_named(known.target, known.unit).limits))
 
     def features(self, known: LabelledTable) -> np.ndarray:
         if known.recipe not in self.magpie:
@@ -177,7 +190,7 @@ class Matbench:
     ) -> None:  # fmt: skip
         """Add the records that are missing: of all test rows, and of those that pretraining did not hold."""
         path, corpora = RESULTS / f"{task}_fold_{fold}.jsonl", Path(self.arguments.backbone).name
-        own = key in ("finetuned", "ensemble", "kernel-stacked")
+        own = key in PRETRAINED
         parts: dict[str, tuple[np.ndarray, str | None]] = {task: (np.ones(test_R.sum(), bool), None)}
         if seen_R is not None and not seen_R[test_R].all():
             parts[f"{task}@clean"] = ~seen_R[test_R], corpora
@@ -187,7 +200,7 @@ class Matbench:
             return
         predicted, true_T = predict(), known.label_R[test_R]
         scores = regression_errors if known.classes is None else class_scores
-        device = resolve_device(self.arguments.device).type if key in ("finetuned", "ensemble", "scratch") else "cpu"
+        device = resolve_device(self.arguments.device).type if key in TUNED else "cpu"
         new: list[Record] = []
         for part, (rows_T, clean_of) in missing.items():
             share = None if not own or seen_R is None else round(float(seen_R[test_R][rows_T].mean()), 4)
