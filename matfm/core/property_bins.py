@@ -54,10 +54,11 @@ class PropertyBins:
         found, counts = np.unique(values_R, return_counts=True)
         points = found[counts * bins >= len(values_R)]
         others = np.sort(values_R[~np.isin(values_R, points)])
-        quantiles = np.round(np.linspace(0, len(others) - 1, bins + 1)).astype(int) if len(others) else []
-        edges = np.unique(np.concatenate([others[quantiles], points])).tolist()
+        places = np.round(np.linspace(0, max(len(others) - 1, 0), bins + 1)).astype(int)
+        edges = np.unique(np.concatenate([others[places] if len(others) else others, points])).tolist()
         bounds = sorted([*zip(points.tolist(), points.tolist(), strict=True), *pairwise(edges)])
-        made = cls(name, known_as or name, unit, *zip(*bounds, strict=True), (0,) * len(bounds))
+        lower, upper = zip(*bounds, strict=True)
+        made = cls(name, known_as or name, unit, lower, upper, (0,) * len(bounds))
         number_R = made.of(values_R)
         held = {number: values_R[number_R == number] for number in np.unique(number_R).tolist()}
         bounds = [
