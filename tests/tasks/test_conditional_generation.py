@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ from typer.testing import CliRunner
 
 from benchmarks.composition_generation import conditions as study
 from benchmarks.results import load
-from matfm import CompositionTokenizer, MatBERTConfig, MatBERTForProperty, MatfmError, SmilesTokenizer, parse_formula
+from matfm import (
+    CompositionTokenizer,
+    MatBERTConfig,
+    MatBERTForProperty,
+    MatfmError,
+    MatGPTConfig,
+    SmilesTokenizer,
+    parse_formula,
+)
 from matfm.cli import app
 from matfm.core.config import from_mapping
 from matfm.core.property_bins import PropertyBins
@@ -21,7 +30,7 @@ from matfm.tasks import generate
 from matfm.tasks.generate import GenerateConfig
 from matfm.tasks.generation.conditions import STREAM, Condition, Conditions
 from matfm.tasks.generation.generator import Generator
-from matfm.tasks.pretrain import PretrainConfig, load_corpus, new_vocabulary, run, setting_of
+from matfm.tasks.pretrain import PretrainConfig, load_corpus, new_model, new_vocabulary, run, setting_of
 from matfm.tasks.pretraining.conditions import CausalObjective, conditional_step
 from matfm.tasks.tables import read_table
 
@@ -162,6 +171,24 @@ def test_tokens_of_conditions_are_dropped_at_their_rate_and_missing_labels_have_
     known = (~batch.targets_BK.isnan()).sum(dim=0) * 10
     for place, name in enumerate(("<oxygen", "<atoms")):
         assert counts[name] / int(known[place]) == pytest.approx(1 - drop, abs=0.03 if drop else 1e-9)
+
+
+def test_a_generator_without_conditions_is_continued_with_them(table, tmp_path):
+    """Before any step its texts cost what they cost: only tokens of conditions are new."""
+    start, tokenizer = tmp_path / "start", CompositionTokenizer(scheme="count", order="electronegativity")
+    first = MatGPTForCausalLM(MatGPTConfig.of_size("tiny", vocab_size=len(tokenizer))).eval()
+    first.save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    config = config_of(table)
+    config = replace(config, model=replace(config.model, size="small", start=str(start)))
+    corpus = load_corpus(config, tmp_path)
+    model = new_model(config, corpus, new_vocabulary(config, corpus.conditions)).eval()
+    assert model.config.conditions == [bins.mapping() for bins in corpus.conditions]
+    text = tokenizer("Li2O", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        old, new = first(text).logits, model(text).logits
+    assert new.shape[-1] == old.shape[-1] + sum(map(len, corpus.conditions))
+    torch.testing.assert_close(new[..., : old.shape[-1]], old)
 
 
 def test_a_saved_folder_gives_the_same_samples_whatever_the_batch(model, tmp_path):
