@@ -46,11 +46,10 @@ def add_mean(results: Path, model: str, seeds: list[int], n: int, device: str, *
         )  # fmt: skip
 
 
-def table(results: Path, published: Path, metrics: list[str], models: list[str], n: int) -> str:
-    """Markdown: published rows, then ours (the mean where there is one, else the first seed)."""
+def table(results: Path, published: Path | None, metrics: list[str], models: list[str], n: int) -> str:
+    """Markdown: published rows if there are any, then ours (the mean where there is one, else the first seed)."""
     lines = [f"| model | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
-    with published.open(encoding="utf-8") as text:
-        rows = list(csv.DictReader(text))
+    rows = [] if published is None else list(csv.DictReader(published.read_text("utf-8").splitlines()))
     for model in dict.fromkeys(row["model"] for row in rows):
         known = {row["metric"]: row["mean"] for row in rows if row["model"] == model}
         lines.append(f"| {model} | {' | '.join(known.get(metric, '') for metric in metrics)} |")

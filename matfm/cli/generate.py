@@ -16,6 +16,9 @@ def generate(
     elements: Annotated[str, typer.Option("--elements", help="Elements that may occur, e.g. Li,Fe,O.")] = "",
     require: Annotated[str, typer.Option("--require", help="Elements that must occur (compositions).")] = "",
     prompt: Annotated[str, typer.Option("--prompt", help="How every formula or molecule begins.")] = "",
+    condition: Annotated[
+        list[str] | None, typer.Option("--condition", help="Wanted property, e.g. band_gap=2.0 or e_form=-1.5..-0.5.")
+    ] = None,
     temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token.")] = 1.0,
     top_k: Annotated[int, typer.Option("--top-k", help="Draw from the k likeliest tokens; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="Draw from tokens of this probability together.")] = 1.0,
@@ -38,7 +41,9 @@ def generate(
         str, typer.Option("--only", help="Keep rows that are: valid,unique,novel,neutral,balanced,substructure.")
     ] = "",
     max_draws: Annotated[int, typer.Option("--max-draws", help="Most samples for --only; 0 for 20 n.")] = 0,
-    novel_to: Annotated[str, typer.Option("--novel-to", help="Table of known formulas or molecules.")] = "",
+    novel_to: Annotated[
+        str, typer.Option("--novel-to", help="Table of known ones, or training: the model's own.")
+    ] = "",
     novel_input: Annotated[str, typer.Option("--novel-input", help="Its column.")] = "",
     predict: Annotated[str, typer.Option("--predict", help="Run whose properties are predicted.")] = "",
     device: DeviceOption = Device.auto,
@@ -48,11 +53,12 @@ def generate(
     from matfm.tasks import generate as task
 
     config = task.GenerateConfig(
-        model=model, n=n, out=out, prompt=prompt, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
-        seed=seed, batch_size=batch_size, max_length=max_length, elements=_listed(elements), require=_listed(require),
-        min_elements=min_elements, max_elements=max_elements, max_atoms=max_atoms, charge_neutral=charge_neutral,
-        oxidation_states=oxidation_states, alloys=alloys, substructure=substructure, only=_listed(only),
-        max_draws=max_draws, novel_to=novel_to, novel_input=novel_input, predict=predict, device=device.value,
+        model=model, n=n, out=out, prompt=prompt, condition=tuple(condition or ()), temperature=temperature,
+        top_k=top_k, top_p=top_p, min_p=min_p, seed=seed, batch_size=batch_size, max_length=max_length,
+        elements=_listed(elements), require=_listed(require), min_elements=min_elements, max_elements=max_elements,
+        max_atoms=max_atoms, charge_neutral=charge_neutral, oxidation_states=oxidation_states, alloys=alloys,
+        substructure=substructure, only=_listed(only), max_draws=max_draws, novel_to=novel_to,
+        novel_input=novel_input, predict=predict, device=device.value,
     )  # fmt: skip
     finish(task.run(config, resume))
 

@@ -69,7 +69,10 @@ def choose(logits_BV: Tensor, uniform_B: Tensor, config: SamplingConfig) -> Tens
     return torch.minimum(drawn_B, last_B)
 
 
-def uniforms(seed: int, index: int, count: int) -> np.ndarray:
-    """The random numbers of sample `index`, (T,) in [0, 1): the same whatever else is drawn (Philox 4x64)."""
-    counter = np.array([0, 0, index, 0], np.uint64)
+def uniforms(seed: int, index: int, count: int, stream: int = 0) -> np.ndarray:
+    """The random numbers of sample `index`, (T,) in [0, 1): the same whatever else is drawn (Philox 4x64).
+
+    Streams are independent: what is drawn beside the tokens has one of its own.
+    """
+    counter = np.array([0, 0, index, stream], np.uint64)
     return np.random.Generator(np.random.Philox(key=seed, counter=counter)).random(count)

@@ -28,11 +28,11 @@ class SlotCache:
         """Slots that attention reads."""
         self._flat_B = torch.zeros(rows, dtype=torch.long, device=like.device)
 
-    def begin(self, layer: int, keys_HPd: Tensor, values_HPd: Tensor) -> None:
-        """The same first P tokens for every row."""
-        length = keys_HPd.shape[1]
-        self._keys[layer, :, :length] = keys_HPd.transpose(0, 1)
-        self._values[layer, :, :length] = values_HPd.transpose(0, 1)
+    def begin(self, layer: int, keys: Tensor, values: Tensor, rows: Tensor | None = None) -> None:
+        """First P tokens, (B, H, P, d) or (1, H, P, d) for all alike, of the given rows; None for every row."""
+        chosen, length = slice(None) if rows is None else rows, keys.shape[2]
+        self._keys[layer, chosen, :length] = keys.transpose(1, 2)
+        self._values[layer, chosen, :length] = values.transpose(1, 2)
 
     def place(self, slots_B: Tensor, longest: int) -> None:
         """Where the next `update` of every layer writes; `longest` is the largest of these slots."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matfm.models.family_config import DecoderConfig
 
 
@@ -15,3 +17,5 @@ class MatGPTConfig(DecoderConfig):
     attention_probs_dropout_prob: float = 0.0
     tie_word_embeddings: bool = True
     """Whether the projection to the vocabulary is the token embedding."""
+    conditions: list[dict[str, Any]] | None = None
+    """Bins of the properties that texts can be conditioned on; see `matfm.core.property_bins.PropertyBins.mapping`."""

@@ -1,12 +1,12 @@
 """Sampling from MatGPT in batches that stay full: a static cache, and finished rows replaced at once.
 
 Hugging Face's `generate` computes every row until the longest of its batch has ended, and copies its cache at every
-step. Here a row that ends makes room for the next sample in the same step, and a shared prompt is computed once.
+step. Here a row that ends makes room for the next sample in the same step, and every prompt is computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from matfm.core.sampling import SamplingConfig, choose, uniforms
 from matfm.core.slot_cache import PromptCache, SlotCache
 from matfm.models.matgpt import MatGPTForCausalLM
 
-# B rows, S slots, P tokens of the prompt, M rows that choose, V vocabulary, H heads, d width of a head, D width
+# B rows, S slots, C prompts, P tokens of a prompt, M rows that choose, V vocabulary, D width
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Sampler:
 
     Args:
         model: in evaluation mode.
-        prompt: P ≥ 1 token ids that every sequence begins with, [CLS] first.
+        prompt: P ≥ 1 token ids that every sequence begins with, [CLS] first; or a function that gives them for the
+            number of a sample, always equally many.
         longest: most tokens after the prompt, the end token included.
         config: how tokens are drawn.
         constraint: which tokens may come after the prompt; None for all but special tokens.
@@ -58,7 +59,7 @@ class Sampler:
     def __init__(
         self,
         model: MatGPTForCausalLM,
-        prompt: Sequence[int],
+        prompt: Sequence[int] | Callable[[int], Sequence[int]],
         longest: int,
         config: SamplingConfig,
         constraint: TokenConstraint | None = None,
@@ -66,7 +67,7 @@ class Sampler:
         batch: int = 256,
         special: Sequence[int] = (),
     ) -> None:
-        self._model, self._prompt, self._longest = model, list(prompt), longest
+        self._model, self._prompt, self._longest = model, prompt, longest
         self._config, self._constraint, self._seed, self._batch = config, constraint, seed, batch
         self._end = int(model.config.eos_token_id)
         drawn_V = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)
@@ -77,9 +78,21 @@ class Sampler:
         """Samples `first` to `first + count - 1`, in that order."""
         if count < 1:
             return []
+        prompts_CP, prompt_of = self._prompts(first, count)
         with torch.inference_mode():
-            done = _Batch(self._model, self._prompt, min(self._batch, count), self._longest).run(self, first, count)
+            batch = _Batch(self._model, prompts_CP, prompt_of, min(self._batch, count), self._longest)
+            done = batch.run(self, first, count)
         return sorted(done, key=lambda sample: sample.index)
+
+    def _prompts(self, first: int, count: int) -> tuple[Tensor, dict[int, int]]:
+        """The different prompts of some samples, (C, P), and which of them each sample has, if there are several."""
+        if not callable(self._prompt):
+            return torch.tensor([list(self._prompt)]), {}
+        number: dict[tuple[int, ...], int] = {}
+        prompt_of = {
+            index: number.setdefault(tuple(self._prompt(index)), len(number)) for index in range(first, first + count)
+        }
+        return torch.tensor(list(number)), prompt_of if len(number) > 1 else {}
 
     def start(self) -> Hashable:
         """State of the constraint after the prompt."""
@@ -117,17 +130,20 @@ class Sampler:
 
 
 class _Batch:
-    """The rows that are computed together. Slots 0 to P - 1 of the cache hold the prompt, whatever comes after."""
+    """The rows that are computed together. Slots 0 to P - 1 of the cache hold the row's prompt."""
 
-    def __init__(self, model: MatGPTForCausalLM, prompt: list[int], rows: int, longest: int) -> None:
+    def __init__(
+        self, model: MatGPTForCausalLM, prompts_CP: Tensor, prompt_of: dict[int, int], rows: int, longest: int
+    ) -> None:
         config = model.config
         width = config.hidden_size // config.num_attention_heads
-        self._model, self._prompt_length = model, len(prompt)
-        slots = len(prompt) + longest
+        self._model, self._prompt_length, self._prompt_of = model, prompts_CP.shape[1], prompt_of
+        slots = self._prompt_length + longest
         weight = model.lm_head.weight
         self._cache = SlotCache(config.num_hidden_layers, rows, slots, config.num_attention_heads, width, weight)
         self._rotations = model.matgpt.rotary(torch.arange(slots, device=weight.device), weight.dtype)
-        self._prompt_logits_V = self._read_prompt(torch.tensor(prompt, device=weight.device))
+        self._prompts = PromptCache()
+        self._prompt_logits_CV = self._read_prompts(prompts_CP.to(weight.device))
         self._slots_S = torch.arange(slots, device=weight.device)
         self._tokens_BT = np.zeros((rows, longest), np.int64)
         self._numbers_BT = np.zeros((rows, longest))
@@ -140,13 +156,11 @@ class _Batch:
         """All samples, as they end."""
         done: list[Sampled] = []
         waiting = iter(range(first, first + count))
-        rows = self._begin(np.arange(len(self._index_B)), waiting, sampler)
-        logits_MV = self._prompt_logits_V.expand(len(rows), -1)
+        rows, logits_MV = self._begin(np.arange(len(self._index_B)), waiting, sampler)
         while len(rows):
             while len(rows):
                 ended = self._choose(rows, logits_MV, sampler, done)
-                rows = self._begin(ended, waiting, sampler)
-                logits_MV = self._prompt_logits_V.expand(len(rows), -1)
+                rows, logits_MV = self._begin(ended, waiting, sampler)
             self._drop_idle()
             rows = np.flatnonzero(self._index_B >= 0)
             if len(rows):
@@ -154,8 +168,8 @@ class _Batch:
                 logits_MV = logits_BV if len(rows) == len(logits_BV) else logits_BV[torch.from_numpy(rows)]
         return done
 
-    def _begin(self, rows: np.ndarray, waiting: Iterator[int], sampler: Sampler) -> np.ndarray:
-        """Give rows the next samples; returns those that got one."""
+    def _begin(self, rows: np.ndarray, waiting: Iterator[int], sampler: Sampler) -> tuple[np.ndarray, Tensor]:
+        """Give rows the next samples; returns those that got one, and the logits (M, V) after their prompts."""
         begun = []
         for row in rows.tolist():
             index = next(waiting, -1)
@@ -165,7 +179,15 @@ class _Batch:
                 self._numbers_BT[row] = sampler.numbers(index)
                 self._states[row] = sampler.start()
                 begun.append(row)
-        return np.array(begun, np.int64)
+        chosen = np.array(begun, np.int64)
+        if not self._prompt_of:
+            return chosen, self._prompt_logits_CV.expand(len(begun), -1)
+        prompts = torch.tensor([self._prompt_of[index] for index in self._index_B[chosen].tolist()], dtype=torch.long)
+        prompts = prompts.to(self._slots_S.device)
+        places = torch.from_numpy(chosen).to(self._slots_S.device)
+        for layer, (keys, values) in enumerate(self._prompts.layers):
+            self._cache.begin(layer, keys[prompts], values[prompts], places)
+        return chosen, self._prompt_logits_CV[prompts]
 
     def _choose(self, rows: np.ndarray, logits_MV: Tensor, sampler: Sampler, done: list[Sampled]) -> np.ndarray:
         """One more token for the given rows; returns those that ended by it."""
@@ -210,12 +232,14 @@ class _Batch:
         hidden_BD = self._model.matgpt.embed_tokens(tokens_B)
         return self._model.lm_head(self._model.matgpt.decoder(hidden_BD, AttentionContext((run,), self._cache))[-1])
 
-    def _read_prompt(self, ids_P: Tensor) -> Tensor:
-        """Fill the first slots of every row; logits (V,) after the prompt."""
-        length, known = len(ids_P), PromptCache()
-        run = AttentionRun(1, length, length, causal=True, rotation=self._rotations.first(length))
-        hidden_PD = self._model.matgpt.embed_tokens(ids_P)
-        states_PD = self._model.matgpt.decoder(hidden_PD, AttentionContext((run,), known))[-1]
-        for layer, (keys, values) in enumerate(known.layers):
-            self._cache.begin(layer, keys[0], values[0])
-        return self._model.lm_head(states_PD[-1])
+    def _read_prompts(self, ids_CP: Tensor) -> Tensor:
+        """Compute every prompt once, and begin all rows with it if it is the only one; logits (C, V) after them."""
+        count, length = ids_CP.shape
+        run = AttentionRun(count, length, length, causal=True, rotation=self._rotations.first(length))
+        hidden = self._model.matgpt.embed_tokens(ids_CP.flatten())
+        states = self._model.matgpt.decoder(hidden, AttentionContext((run,), self._prompts))[-1]
+        if not self._prompt_of:
+            for layer, (keys, values) in enumerate(self._prompts.layers):
+                self._cache.begin(layer, keys, values)
+        # One by one, as a product of several rows may differ in its last bits from that of one.
+        return torch.stack([self._model.lm_head(last_D) for last_D in states.view(count, length, -1)[:, -1]])

@@ -92,6 +92,7 @@ def write_pretraining_card(
         "## Use and limits",
         _USE[config.model.family].format(things=things),
         *_translation_lines(config),
+        *_condition_lines(summary),
         _LIMITS[config.data.kind],
         "",
     ]
@@ -128,6 +129,15 @@ def _translation_lines(config: PretrainConfig) -> list[str]:
     return [
         "It translates with `matfm translate`; of molecules, its column `same` says whether a translation is right.",
         *([f"Trained on {', '.join(further)} too."] if further else []),
+    ]
+
+
+def _condition_lines(summary: dict[str, Any]) -> list[str]:
+    """What its texts can be asked for with."""
+    return [
+        f"`matfm generate --condition {name}=…` takes values in {summary['units'][name] or 'plain numbers'}; bins: "
+        f"{', '.join(texts)}."
+        for name, texts in summary.get("conditions", {}).items()
     ]
 
 

@@ -22,9 +22,11 @@ from matfm.core.files import sha256_of, write_text
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError
 from matfm.tasks.devices import resolve_device
+from matfm.tasks.generation.conditions import Conditions, ConditionScores
 from matfm.tasks.generation.config import GenerateConfig
 from matfm.tasks.generation.generator import Draw, Generator
-from matfm.tasks.generation.judging import Judge, Judged, known_forms
+from matfm.tasks.generation.judging import Judge, Judged
+from matfm.tasks.generation.known import known_forms, known_table
 from matfm.tasks.generation.properties import PropertyColumns
 from matfm.tasks.tables import table_writer
 
@@ -54,12 +56,13 @@ def run(config: GenerateConfig, resume: bool = False) -> dict[str, Any]:
     generator = Generator(config, device)
     judge = Judge(config, generator.kind)
     properties = PropertyColumns(config.predict, generator.kind, device) if config.predict else None
-    known, unreadable = (
-        known_forms(config.novel_to, config.novel_input, generator.kind) if config.novel_to else (None, 0)
-    )
+    conditions = generator.conditions
+    scores = ConditionScores(conditions, properties.targets) if conditions and properties else None
+    table, column = known_table(config, generator.model.config.run)
+    known, unreadable = known_forms(table, column, generator.kind) if table else (None, 0)
     parts = Path(f"{config.out}.parts")
     RunDirectory.open(parts, {**to_mapping(config), "weights": _digest(config.model)}, resume)
-    rows = _Rows(config, generator.kind, judge, known)
+    rows = _Rows(config, generator.kind, judge, known, conditions)
     with ExitStack() as stack:
         schema = pa.schema([*rows.fields().items(), *(properties.fields.items() if properties else ())])
         append = stack.enter_context(table_writer(config.out, schema))
@@ -67,12 +70,15 @@ def run(config: GenerateConfig, resume: bool = False) -> dict[str, Any]:
         for first, draws in _chunks(config, generator, parts):
             columns = rows.add(first, draws)
             kept = len(columns["sample"])
-            append({**columns, **(properties.of(columns) if properties else {})})
+            predicted = properties.of(columns) if properties else {}
+            append({**columns, **predicted})
+            if scores:
+                scores.add(predicted)
             bar.update(kept)
             if rows.kept >= config.n:
                 break
     shutil.rmtree(parts)
-    novelty = {"novel_to": config.novel_to, "novel_to_rows_with_error": unreadable} if config.novel_to else {}
+    novelty = {"novel_to": table, "novel_to_rows_with_error": unreadable} if config.novel_to else {}
     return {
         "task": "generate",
         "model": config.model,
@@ -83,10 +89,17 @@ def run(config: GenerateConfig, resume: bool = False) -> dict[str, Any]:
         **rows.summary(),
         **novelty,
         **({"predicted_by": config.predict} if config.predict else {}),
+        **({"conditions": _with_scores(conditions, scores)} if conditions else {}),
         "seed": config.seed,
         "device": device.type,
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def _with_scores(conditions: Conditions, scores: ConditionScores | None) -> list[dict[str, Any]]:
+    """What was asked for, and what the run predicts of it."""
+    found = scores.summary() if scores else [{} for _ in conditions.asked]
+    return [{**asked, **score} for asked, score in zip(conditions.summary(), found, strict=True)]
 
 
 def _digest(model: str) -> str | None:
@@ -109,7 +122,8 @@ def _chunks(config: GenerateConfig, generator: Generator, parts: Path) -> Iterat
 
 def _read(path: Path) -> list[Draw]:
     try:
-        return [Draw(*values) for values in json.loads(path.read_text("utf-8"))]
+        draws = json.loads(path.read_text("utf-8"))
+        return [Draw(text, log_probability, ended, tuple(bins)) for text, log_probability, ended, bins in draws]
     except (ValueError, TypeError) as error:
         raise MatfmError(f"{path} is damaged ({error}); delete it and resume") from error
 
@@ -117,8 +131,10 @@ def _read(path: Path) -> list[Draw]:
 class _Rows:
     """Judges draws in their order, keeps those that are asked for, and counts."""
 
-    def __init__(self, config: GenerateConfig, kind: str, judge: Judge, known: set[str] | None) -> None:
-        self._config, self._judge, self._known = config, judge, known
+    def __init__(
+        self, config: GenerateConfig, kind: str, judge: Judge, known: set[str] | None, conditions: Conditions
+    ) -> None:
+        self._config, self._judge, self._known, self._conditions = config, judge, known, conditions
         self._text = "formula" if kind == "composition" else kind
         self._counter = ValidityCounter(kind, known, keep=0)
         self._charges = judge.charges
@@ -137,8 +153,9 @@ class _Rows:
             "substructure": pa.bool_() if self._config.substructure else None,
         }
         fields = {"sample": pa.int64(), self._text: pa.string(), "canonical": pa.string(), "valid": pa.bool_()}
+        asked = dict.fromkeys(self._conditions.columns(), pa.string())
         last = {"unique": pa.bool_(), "log_probability": pa.float64(), "error": pa.string()}
-        return {**fields, **{name: kind for name, kind in optional.items() if kind is not None}, **last}
+        return {**fields, **{name: kind for name, kind in optional.items() if kind is not None}, **asked, **last}
 
     def add(self, first: int, draws: list[Draw]) -> dict[str, list[Any]]:
         """Columns of the rows that are kept, at most as many as are asked for in all."""
@@ -181,6 +198,7 @@ class _Rows:
             "substructure": judged.substructure,
             "log_probability": draw.log_probability,
             "error": judged.reason,
+            **self._conditions.cells(draw.bins),
         }
 
     def summary(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from matfm.core.batching import RaggedTokens
 from matfm.core.config import to_mapping
 from matfm.core.distributed import process_group
 from matfm.core.files import sha256_of, write_text
+from matfm.core.property_bins import PropertyBins
 from matfm.core.run_directory import RunDirectory
 from matfm.core.run_log import LOG_FILE, read_log
 from matfm.core.trainer import LoopConfig, StepFunction, fit, remove_checkpoints
@@ -55,7 +56,7 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
     Started by torchrun, the processes train together and the first one writes; all must see `out`.
     """
     device = resolve_device(config.device)
-    vocabulary = new_vocabulary(config)
+    new_vocabulary(config)  # raises, before anything is written, for one that cannot be read
     with process_group(device) as ranks:
         directory = RunDirectory(out)
         if ranks.first:
@@ -70,6 +71,7 @@ def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, An
         corpus = ranks.in_order(lambda: load_corpus(config, out))
         if ranks.first:
             data.write_rejects(out / "rejects.csv", corpus.rejects)
+        vocabulary = new_vocabulary(config, corpus.conditions)
         model, result = train(config, corpus, vocabulary, out, device, resume)
         if ranks.first:
             _write_results(config, corpus, vocabulary, model, result, directory)
@@ -123,10 +125,10 @@ def train(
     return model, result
 
 
-def new_vocabulary(config: PretrainConfig) -> PretrainingVocabulary:
-    """The vocabulary, with the sentinels that the objectives need."""
+def new_vocabulary(config: PretrainConfig, conditions: tuple[PropertyBins, ...] = ()) -> PretrainingVocabulary:
+    """The vocabulary, with the sentinels and the tokens of conditions (of the corpus) that the objectives need."""
     sentinels = sum(term.sentinels for term in config.objectives if isinstance(term, SpanObjective))
-    return vocabulary_of(config, sentinels)
+    return vocabulary_of(config, sentinels, conditions)
 
 
 def setting_of(config: PretrainConfig, vocabulary: PretrainingVocabulary, part: Part) -> Setting:
@@ -175,6 +177,7 @@ def _write_results(
         "parameters": sum(p.numel() for p in model.parameters()),
         **result,
         "tokens_per_s": round(median(rates)) if rates else 0,
+        **({"conditions": {bins.name: bins.texts for bins in corpus.conditions}} if corpus.conditions else {}),
         "units": {known.name: known.unit for known in corpus.properties[: len(config.data.targets)]},
     }
     directory.write_metrics(result["valid"])

@@ -150,10 +150,12 @@ def tables(tmp_path, small_table):
     strings = (f"data.table={path}", "data.held_out=0.1")
     materials = tmp_path / "materials.csv"
     materials.write_text(small_table.read_text().replace("formula,gap,metal", "formula,band_gap,metal"))
+    conditional = '[{name="causal", condition=["gap"], bins=3}]'
     described = f'data.more=[{{table="{materials}", targets=["band_gap"], held_out=0.3}}]'
     return {
         "composition_matbert": (*formulas, 'data.targets=["gap"]'),
         "composition_matgpt": formulas,
+        "conditional_composition_matgpt": (*formulas, 'data.targets=["gap"]', f"objective={conditional}"),
         "smiles_matbert": (*strings, 'data.descriptors=["MolWt", "TPSA"]', "data.enumerations=1"),
         "selfies_matgpt": strings,
         "smiles_matt5": (f"data.tokens={tokens}", "data.held_out=0.1"),

@@ -10,6 +10,8 @@ from matfm.tasks.tables import check_output, table_format
 
 FILTERS = ("valid", "unique", "novel", "neutral", "balanced", "substructure")
 """What rows can be kept for, in the order in which they are asked."""
+TRAINING = "training"
+"""What `novel_to` says for the table of the model's own pretraining."""
 DRAWS_PER_ROW = 20
 CHUNK = 4096
 _SMALLEST_CHUNK = 64
@@ -27,6 +29,8 @@ class GenerateConfig:
     """Table to write; the name gives the format."""
     prompt: str = ""
     """How every formula, SMILES or SELFIES begins."""
+    condition: tuple[str, ...] = ()
+    """Properties of the texts, each as property=value or property=low..high, of a model that was trained with them."""
     temperature: float = 1.0
     """Below 1 sharper, above 1 flatter than the model; 0 takes the likeliest token."""
     top_k: int = 0
@@ -64,7 +68,7 @@ class GenerateConfig:
     max_draws: int = 0
     """Most samples that are drawn to find `n` rows; 0 for 20 n."""
     novel_to: str = ""
-    """Table of known formulas or molecules."""
+    """Table of known formulas or molecules, or `training` for the table that the model was trained on."""
     novel_input: str = ""
     """Its column; empty for formula, or smiles or selfies."""
     predict: str = ""
@@ -86,6 +90,8 @@ class GenerateConfig:
             raise MatfmError("--max-length is 1, which leaves room for the end alone; give 2 or more")
         table_format(self.out)
         check_output(self.out, self.novel_to or None)
+        if self.novel_to == TRAINING and self.novel_input:
+            raise MatfmError("--novel-input is a column of a table; --novel-to training knows its own")
         self._check_filters()
         self.sampling()
 

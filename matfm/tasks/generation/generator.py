@@ -15,11 +15,13 @@ from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.chem.molecule_constraints import molecule_constraints
 from matfm.core.bundled import resolve_weights
 from matfm.core.constraints import Conjunction, Continued, Remembering, TokenConstraint
+from matfm.core.property_bins import PropertyBins
 from matfm.errors import MatfmError
 from matfm.models.matgpt import MatGPTForCausalLM
 from matfm.models.sampler import Sampler
 from matfm.models.saving import load_model
 from matfm.tasks.encoding import TOKENIZERS
+from matfm.tasks.generation.conditions import Conditions
 from matfm.tasks.generation.config import GenerateConfig
 from matfm.tasks.kinds import saved_kind
 
@@ -36,6 +38,8 @@ class Draw:
     """Under the model alone, in nats; see `Sampled`."""
     ended: bool
     """Whether it ended before the limit."""
+    bins: tuple[int, ...] = ()
+    """Bin of each condition."""
 
 
 class Generator:
@@ -43,7 +47,8 @@ class Generator:
 
     Raises:
         MatfmError: the model is no MatGPT or has no tokenizer for generation; the prompt cannot be read or breaks the
-            constraints; options of compositions are given for molecules or the other way round.
+            constraints; options of compositions are given for molecules or the other way round; the model does not
+            know a condition.
     """
 
     def __init__(self, config: GenerateConfig, device: torch.device) -> None:
@@ -54,18 +59,31 @@ class Generator:
         self.model: Any = load_model(MatGPTForCausalLM, config.model).to(device)
         self._tokenizer = _tokenizer(config.model, kind)
         self._check_vocabulary(config)
-        self._prompt = self._read_prompt(config.prompt)
+        saved = self.model.config.conditions
+        self.conditions = Conditions.read(config.condition, saved, config.model, config.seed)
+        self._ids = self._tokenizer.get_vocab()
+        of_conditions = condition_ids(saved, self._ids, config.model)
+        self._prompt = self._read_prompt(config.prompt, of_conditions)
         longest = config.max_length or _LONGEST[kind]
         constraint = self._constraint(config, longest)
-        special = [index for index in self._tokenizer.all_special_ids if index != SEP]
+        special = [*(index for index in self._tokenizer.all_special_ids if index != SEP), *of_conditions]
+        prompt = self._conditional_prompt if self.conditions else self._prompt
         self._sampler = Sampler(
-            self.model, self._prompt, longest, config.sampling(), constraint, config.seed, config.batch_size, special
+            self.model, prompt, longest, config.sampling(), constraint, config.seed, config.batch_size, special
         )
-        self._words = {index: token for token, index in self._tokenizer.get_vocab().items()}
+        self._words = {index: token for token, index in self._ids.items()}
 
     def draw(self, first: int, count: int) -> list[Draw]:
         """Samples `first` to `first + count - 1`."""
-        return [Draw(self._text(s.ids), s.log_probability, s.ended) for s in self._sampler(first, count)]
+        return [
+            Draw(self._text(s.ids), s.log_probability, s.ended, self.conditions.draw(s.index))
+            for s in self._sampler(first, count)
+        ]
+
+    def _conditional_prompt(self, index: int) -> list[int]:
+        """[CLS], the tokens of a sample's bins, and those of the prompt."""
+        tokens = self.conditions.tokens(self.conditions.draw(index))
+        return [CLS, *(self._ids[token] for token in tokens), *self._prompt[1:]]
 
     def _text(self, ids: tuple[int, ...]) -> str:
         whole = (*self._prompt[1:], *ids)
@@ -78,13 +96,15 @@ class Generator:
         if known != used:
             raise MatfmError(f"the tokenizer in {config.model} has {used} tokens and its model {known}; save both")
 
-    def _read_prompt(self, text: str) -> list[int]:
+    def _read_prompt(self, text: str, of_conditions: list[int]) -> list[int]:
         """[CLS] and the tokens of the prompt."""
         if not text:
             return [CLS]
         ids = list(self._tokenizer(text)["input_ids"])
         if self._tokenizer.unk_token_id in ids:
             raise MatfmError(f"the prompt {text!r} has tokens that {self.kind} models do not know; write it otherwise")
+        if set(ids) & set(of_conditions):
+            raise MatfmError(f"the prompt {text!r} holds the token of a condition; ask for it with --condition")
         return ids[:-1]
 
     def _constraint(self, config: GenerateConfig, longest: int) -> TokenConstraint | None:
@@ -134,6 +154,18 @@ class Generator:
                 raise MatfmError(f"the prompt {prompt!r} breaks the constraints, or nothing that keeps them follows it")
             state = constraint.advance(state, token)
         return Continued(constraint, state)
+
+
+def condition_ids(saved: list[dict[str, Any]] | None, ids: dict[str, int], model: str) -> list[int]:
+    """Of all bins of a model.
+
+    Raises:
+        MatfmError: the tokenizer lacks one.
+    """
+    tokens = [token for values in saved or () for token in PropertyBins.saved(values, model).tokens]
+    if missing := [token for token in tokens if token not in ids]:
+        raise MatfmError(f"the tokenizer in {model} has no token {missing[0]}; save that of its pretraining there")
+    return [ids[token] for token in tokens]
 
 
 def _tokenizer(name: str, kind: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -13,17 +12,11 @@ from matfm.chem.formula import read_formula
 from matfm.chem.reduced_composition import canonical_formula
 from matfm.chem.selfies import selfies_to_smiles
 from matfm.chem.smiles import parse_smiles
-from matfm.chem.validity import Verdict, validity_check
+from matfm.chem.validity import Verdict
 from matfm.errors import MatfmError
 from matfm.tasks.generation.config import GenerateConfig
 from matfm.tasks.generation.generator import Draw
-from matfm.tasks.tables import iterate_table
 
-_COLUMNS = {
-    "composition": ("formula", "composition"),
-    "smiles": ("smiles", "SMILES", "selfies"),
-    "selfies": ("selfies", "smiles", "SMILES"),
-}
 _NUMBERS = re.compile(r"[0-9]+(?:[ ,]+[0-9]+)*")
 
 
@@ -91,39 +84,3 @@ def _smarts(text: str) -> Any:
     if pattern is None or not pattern.GetNumAtoms():
         raise MatfmError(f"--substructure {text!r} is not a SMARTS pattern; an example is c1ccccc1")
     return pattern
-
-
-def known_forms(table: str, column: str, kind: str) -> tuple[set[str], int]:
-    """Canonical forms of a table, and how many of its rows cannot be read.
-
-    A column of molecules is read as SELFIES if that is its name, else as SMILES. Without a name, `formula`, or `smiles`
-    or `selfies`, is taken.
-    """
-    known: set[str] = set()
-    unreadable = 0
-    check: Callable[[str], Verdict] | None = None
-    for chunk in iterate_table(table):
-        if check is None:
-            column = column or next((name for name in _COLUMNS[kind] if name in chunk.columns), "")
-            if not column:
-                there = ", ".join(map(repr, chunk.columns))
-                raise MatfmError(f"{table} has none of the columns {', '.join(_COLUMNS[kind])}; name one of {there}")
-            chunk.column(column, table)
-            check = (
-                _canonical if kind == "composition" else validity_check("selfies" if column == "selfies" else "smiles")
-            )
-        for row, text in enumerate(chunk.columns[column]):
-            canonical = None if row in chunk.errors else check(text).canonical
-            if canonical is None:
-                unreadable += 1
-            else:
-                known.add(canonical)
-    return known, unreadable
-
-
-def _canonical(text: str) -> Verdict:
-    """Without charges, which novelty does not need."""
-    try:
-        return Verdict(canonical_formula(text))
-    except MatfmError as error:
-        return Verdict(error=str(error))

@@ -33,16 +33,16 @@ class PropertyColumns:
 
     def __init__(self, run: str, kind: str, device: torch.device) -> None:
         self._members, self._encoder, self._device = load_members(run), backbone_encoder(run), device
-        self._targets = targets_of(self._members[0])
+        self.targets = targets_of(self._members[0])
         column = _CELLS.get((kind, self._encoder.kind))
         if column is None:
             raise MatfmError(f"--predict {run} reads {self._encoder.kind}, but the model writes {kind}")
-        if self._targets.conditions:
-            needed = ", ".join(self._targets.conditions)
+        if self.targets.conditions:
+            needed = ", ".join(self.targets.conditions)
             raise MatfmError(f"--predict {run} needs the conditions {needed}, which generated rows do not have")
         self._column = column
-        text = {f"predicted_{self._targets.properties[0].name}"} if self._targets.classes else set()
-        names = prediction_columns(self._targets, no_rows(self._members))
+        text = {f"predicted_{self.targets.properties[0].name}"} if self.targets.classes else set()
+        names = prediction_columns(self.targets, no_rows(self._members))
         self.fields: dict[str, pa.DataType] = {name: pa.string() if name in text else pa.float64() for name in names}
 
     def of(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -57,7 +57,7 @@ class PropertyColumns:
         forms = self._members[0].config.predict_enumerations
         examples = in_prediction_forms(Examples(encoded.tokens), self._encoder, readable, forms)
         if len(examples):
-            predicted = prediction_columns(self._targets, predict_members(self._members, examples, self._device))
+            predicted = prediction_columns(self.targets, predict_members(self._members, examples, self._device))
             for name, values in predicted.items():
                 for row, value in zip(rows[encoded.rows], values.tolist(), strict=True):
                     result[name][row] = value

@@ -13,6 +13,7 @@ from matfm.core.loop_config import LoopOptions
 from matfm.core.optim import OptimizerConfig
 from matfm.errors import MatfmError
 from matfm.tasks.encoding import KINDS
+from matfm.tasks.pretraining.conditions import CausalObjective, check_conditions
 from matfm.tasks.pretraining.contrastive import ContrastiveObjective
 from matfm.tasks.pretraining.objectives import SpanObjective, check_objectives
 from matfm.tasks.pretraining.setting import Objective
@@ -275,7 +276,7 @@ class PretrainConfig:
         if self.objective:
             return self.objective
         if self.model.family != "matbert":
-            return (Objective("causal"),) if self.model.family == "matgpt" else (SpanObjective("span"),)
+            return (CausalObjective("causal"),) if self.model.family == "matgpt" else (SpanObjective("span"),)
         offered = tuple(Objective(name) for name, key in _LEARNS.items() if getattr(self.data, key))
         return (*offered, Objective("masked", self.train.masked_weight if offered else 1.0))
 
@@ -333,7 +334,10 @@ class PretrainConfig:
     def _check_targets(self) -> None:
         names = {objective.name for objective in self.objectives}
         check_objectives(self.objectives, self.model.family)
+        conditional = check_conditions(self.objectives, self.data.targets)
         for name, key in _LEARNS.items():
+            if name == "property" and conditional:
+                continue  # its targets are what texts are conditioned on
             if name in names and not getattr(self.data, key):
                 raise MatfmError(f"the objective {name!r} needs data.{key}")
             if name == "property" and self.joint and self.data.kind == "composition":

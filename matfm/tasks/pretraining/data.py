@@ -20,6 +20,7 @@ from matfm.chem.property_text import property_of_column
 from matfm.chem.units import Property
 from matfm.chem.vocabulary import token_ids
 from matfm.core.batching import RaggedTokens
+from matfm.core.property_bins import PropertyBins
 from matfm.core.random_order import mixed_bits
 from matfm.core.sequence_hash import sequence_hashes, shares_of
 from matfm.core.token_files import no_amounts, open_tokens
@@ -27,6 +28,7 @@ from matfm.core.varied_tokens import VariedTokens
 from matfm.errors import MatfmError
 from matfm.tasks import data
 from matfm.tasks.encoding import EncodedRows, encode_formulas, parse_number
+from matfm.tasks.pretraining.conditions import fit_conditions
 from matfm.tasks.pretraining.molecule_targets import MoleculePlan, Winsor, describe_molecules, descriptor_names
 from matfm.tasks.pretraining.pairs import Pairs, ragged
 from matfm.tasks.pretraining.rows import Part
@@ -51,6 +53,8 @@ class Corpus:
     held_out: Part
     properties: tuple[Property, ...]
     """Target columns of the table, then the computed descriptors."""
+    conditions: tuple[PropertyBins, ...] = ()
+    """Bins of the target columns that texts are conditioned on."""
     rejects: list[data.Reject] = field(default_factory=list)
     warnings: dict[int, str] = field(default_factory=dict)
     """Row in the table to a reading of its formula that should be checked."""
@@ -94,8 +98,8 @@ def _joined(corpora: list[Corpus]) -> Corpus:
         Part.joined([corpus.train for corpus in corpora]),
         Part.joined([corpus.held_out for corpus in corpora]),
         first.properties,
-        [reject for corpus in corpora for reject in corpus.rejects],
-        {row: text for corpus in reversed(corpora) for row, text in corpus.warnings.items()},
+        rejects=[reject for corpus in corpora for reject in corpus.rejects],
+        warnings={row: text for corpus in reversed(corpora) for row, text in corpus.warnings.items()},
         rows_in=sum(corpus.rows_in for corpus in corpora),
         rows_used=sum(corpus.rows_used for corpus in corpora),
         rows_held_out=sum(corpus.rows_held_out for corpus in corpora),
@@ -140,6 +144,7 @@ def _table(config: PretrainConfig, out: Path, computed: str) -> Corpus:
         whole.take(np.flatnonzero(~held_out_R)),
         whole.take(np.flatnonzero(held_out_R)),
         properties,
+        fit_conditions(config, read.encoded.tokens.targets_RK[~held_out_R], path),
         rejects + bad,
         read.encoded.warnings,
         rows_in=len(cells),

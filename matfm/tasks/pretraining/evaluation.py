@@ -12,6 +12,7 @@ from torch import nn
 
 from matfm.core.step import Evaluation, StepFunction
 from matfm.models.inference import predict_properties
+from matfm.tasks.pretraining.conditions import CausalObjective
 from matfm.tasks.pretraining.objectives import objective_step
 from matfm.tasks.pretraining.rows import Part
 from matfm.tasks.pretraining.setting import Objective, Setting
@@ -28,14 +29,17 @@ def held_out_evaluation(config: PretrainConfig, held_out: Part, setting: Setting
 
     It gives, of each objective that is trained: the mean absolute error of every property in its unit (`mae_NAME`),
     that of the descriptors in standard deviations (`descriptors_mae`), the cross-entropy in nats (`NAME_nats`), the
-    share of masked tokens found (`masked_accuracy`) and the perplexity (`causal_perplexity`); of translation also the
+    share of masked tokens found (`masked_accuracy`) and the perplexity (`causal_perplexity`), both given all known
+    conditions if there are any, and without them (`unconditional_nats`); of translation also the
     cross-entropy of every task (`TASK_nats`) and the share of a sample that greedy decoding translates exactly
     (`TASK_exact`). Masks, spans, noise and pairs are the same every time, and every row has a mask. `score` (smaller is
     better) is the mean error of the properties in standard deviations; where there are none, the weighted sum of the
     other losses.
     """
     judged = replace(setting, part=held_out, label_smoothing=0.0)
-    steps = _steps(config.objectives, judged)
+    conditional = [o for o in config.objectives if isinstance(o, CausalObjective) and o.condition]
+    steps = _steps(tuple(o.evaluated() if o in conditional else o for o in config.objectives), judged)
+    without = [objective_step((objective.unconditional(),), judged) for objective in conditional]
     weights = {objective.name: objective.weight for objective in config.objectives}
     names = config.data.targets if "property" in weights else ()
     translated = [o for o in config.objectives if isinstance(o, TranslationObjective) and o.sample]
@@ -46,6 +50,8 @@ def held_out_evaluation(config: PretrainConfig, held_out: Part, setting: Setting
         found = {f"{name}_nats" if name in weights else name: value for name, value in found.items()}
         if "causal" in losses:
             found["causal_perplexity"] = math.exp(min(losses["causal"], 700.0))
+        if conditional:
+            found["unconditional_nats"] = _term_means(model, held_out, without, config.seed, device)["causal"]
         for objective in translated:
             found.update(exact_matches(model, held_out, objective, judged, config.seed, device))
         score = math.nan

@@ -61,9 +61,10 @@ def _matbert(config: PretrainConfig, corpus: Corpus, sizes: dict[str, Any]) -> A
     return model
 
 
-def _matgpt(config: PretrainConfig, _: Corpus, sizes: dict[str, Any]) -> Any:
+def _matgpt(config: PretrainConfig, corpus: Corpus, sizes: dict[str, Any]) -> Any:
     torch.manual_seed(config.seed)
-    architecture = MatGPTConfig(**sizes, hidden_dropout_prob=config.model.dropout)
+    conditions = [bins.mapping() for bins in corpus.conditions] or None
+    architecture = MatGPTConfig(**sizes, hidden_dropout_prob=config.model.dropout, conditions=conditions)
     return MatGPTForCausalLM(architecture)
 
 

@@ -21,9 +21,10 @@ from matfm.core.denoising import DenoisingConfig
 from matfm.core.objectives import REGRESSION_LOSSES, masked_lm_loss, multi_property_loss
 from matfm.core.span_corruption import SpanConfig
 from matfm.core.step import StepFunction, StepOutput
-from matfm.core.steps import causal_step, denoising_step, permutation_step, span_step
+from matfm.core.steps import denoising_step, permutation_step, span_step
 from matfm.errors import MatfmError
 from matfm.tasks.pretraining.amounts import AmountsObjective, amounts
+from matfm.tasks.pretraining.conditions import CausalObjective, conditional_step
 from matfm.tasks.pretraining.contrastive import ContrastiveObjective, contrastive
 from matfm.tasks.pretraining.setting import Objective, Setting, SharedBatch, TermLoss
 from matfm.tasks.pretraining.translation import TranslationObjective, translation
@@ -127,9 +128,10 @@ def _from_step(name: str, step: StepFunction) -> TermLoss:
     return loss
 
 
-def _causal(_: Objective, setting: Setting) -> TermLoss:
+def _causal(objective: Objective, setting: Setting) -> TermLoss:
     """Per predicted token."""
-    return _from_step("causal", causal_step(setting.label_smoothing))
+    assert isinstance(objective, CausalObjective)
+    return _from_step("causal", conditional_step(objective, setting))
 
 
 def _span(objective: Objective, setting: Setting) -> TermLoss:
@@ -176,7 +178,7 @@ TERMS: dict[str, Term] = {
     "fingerprint": Term(("matbert",), _fingerprint),
     "contrastive": Term(("matbert",), contrastive, ContrastiveObjective),
     "permutation": Term(("matbert",), _permutation, PermutationObjective),
-    "causal": Term(("matgpt",), _causal),
+    "causal": Term(("matgpt",), _causal, CausalObjective),
     "span": Term(("matt5",), _span, SpanObjective),
     "denoising": Term(("matt5",), _denoising, DenoisingObjective),
     "translation": Term(("matt5",), translation, TranslationObjective),

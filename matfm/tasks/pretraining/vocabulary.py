@@ -16,6 +16,7 @@ from matfm.chem.elements import SYMBOLS
 from matfm.chem.joint_tokenizer import JointTokenizer
 from matfm.chem.token_classes import TokenClasses, selfies_classes, smiles_classes
 from matfm.chem.vocabulary import SPECIAL_TOKENS, load_vocabulary, token_ids
+from matfm.core.property_bins import PropertyBins
 from matfm.tasks.encoding import TOKENIZERS
 
 if TYPE_CHECKING:
@@ -31,20 +32,22 @@ class PretrainingVocabulary:
     """Tokens, and which of them objectives may hide or draw."""
 
     tokenizer: PreTrainedTokenizerBase
-    """As it is saved, sentinels included."""
+    """As it is saved, sentinels and tokens of conditions included."""
     classes: TokenClasses
-    """Chemical classes; -1 for special tokens and sentinels."""
+    """Chemical classes; -1 for special tokens, sentinels and tokens of conditions."""
     sentinels: Tensor
     """Ids of the sentinels, in the order of their use."""
+    conditions: tuple[PropertyBins, ...] = ()
+    """What texts are conditioned on; every bin has a token."""
 
     @property
     def size(self) -> int:
-        """V, sentinels included."""
+        """V, sentinels and tokens of conditions included."""
         return len(self.tokenizer)
 
     @cached_property
     def ordinary_V(self) -> Tensor:  # noqa: N802 - the shape is part of the name
-        """False for special tokens and sentinels."""
+        """False for special tokens, sentinels and tokens of conditions."""
         return self.classes.class_of_V >= 0
 
     @property
@@ -53,8 +56,10 @@ class PretrainingVocabulary:
         return int(self.tokenizer.get_vocab().get(".", -1))
 
 
-def vocabulary_of(config: PretrainConfig, sentinels: int) -> PretrainingVocabulary:
-    """The vocabulary that a configuration names, with that many sentinels at its end."""
+def vocabulary_of(
+    config: PretrainConfig, sentinels: int, conditions: tuple[PropertyBins, ...] = ()
+) -> PretrainingVocabulary:
+    """The vocabulary that a configuration names, with that many sentinels and the tokens of conditions at its end."""
     tokenizer = new_tokenizer(config)
     ids = dict(tokenizer.get_vocab())
     if config.joint:
@@ -65,9 +70,11 @@ def vocabulary_of(config: PretrainConfig, sentinels: int) -> PretrainingVocabula
     else:
         classes = _composition_classes(ids, config.masking.element_classes)
     size = len(ids)
-    tokenizer.add_tokens([SENTINEL.format(number) for number in range(sentinels)], special_tokens=True)
-    padded = TokenClasses(classes.names, torch.cat([classes.class_of_V, torch.full((sentinels,), -1)]))
-    return PretrainingVocabulary(tokenizer, padded, torch.arange(size, size + sentinels))
+    of_conditions = [token for bins in conditions for token in bins.tokens]
+    added = [*(SENTINEL.format(number) for number in range(sentinels)), *of_conditions]
+    tokenizer.add_tokens(added, special_tokens=True)
+    padded = TokenClasses(classes.names, torch.cat([classes.class_of_V, torch.full((len(added),), -1)]))
+    return PretrainingVocabulary(tokenizer, padded, torch.arange(size, size + sentinels), conditions)
 
 
 def new_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerBase:

@@ -1,0 +1,106 @@
+"""Conditional generation: how many samples have the property that was asked for, beside samples without the condition.
+
+Properties are those that a fine-tuned run predicts. Both kinds of samples are drawn without constraints, and judged by
+the same range: of a value, the bin that holds it. Resumable.
+`python benchmarks/composition_generation/conditions.py --model runs/conditional-generator --predict runs/gap
+--condition oqmd_band_gap=1.5..2.5`
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.generation_tables import add, add_mean, done, table
+from matfm.models.matgpt_config import MatGPTConfig
+from matfm.tasks import generate
+from matfm.tasks.generation.conditions import Condition, Conditions, predicted_column
+from matfm.tasks.predict import load_members, targets_of
+from matfm.tasks.tables import read_table
+
+RESULTS = Path(__file__).parent / "results" / "conditions.jsonl"
+SHOWN = ["as_asked", "ratio:as_asked_unconditional", "training_share", "valid", "unique"]
+
+
+def samples(arguments: argparse.Namespace, seed: int, condition: str) -> dict[str, list[str]]:
+    """Columns of generated rows with their predictions; an empty condition asks for nothing."""
+    kind = condition.replace("=", "-") or "free"
+    out = Path(arguments.work) / f"{Path(arguments.model).name}-{kind}-{arguments.n}-{seed}.parquet"
+    if not out.is_file():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        config = generate.GenerateConfig(
+            arguments.model, arguments.n, str(out), seed=seed, condition=(condition,) if condition else (),
+            predict=arguments.predict, temperature=arguments.temperature, batch_size=arguments.batch_size,
+            device=arguments.device,
+        )  # fmt: skip
+        generate.run(config, resume=Path(f"{out}.parts").exists())
+    return read_table(str(out)).columns
+
+
+def measured(columns: dict[str, list[str]], asked: Condition, column: str, factor: float) -> dict[str, float]:
+    """Shares: as asked for, of the valid rows; valid; and unique, of the valid rows."""
+    predicted = np.array([float(cell) for cell in columns[column] if cell]) * factor
+    valid = [text for text in columns["canonical"] if text]
+    return {
+        "as_asked": float(asked.holds(predicted).mean()) if len(predicted) else 0.0,
+        "valid": len(valid) / len(columns["canonical"]),
+        "unique": len(set(valid)) / max(len(valid), 1),
+        "training_share": asked.training_share(),
+    }
+
+
+def study(arguments: argparse.Namespace, condition: str, seeds: list[int]) -> list[str]:
+    """One condition, with and without; the names of both in the records."""
+    saved = MatGPTConfig.from_pretrained(arguments.model).conditions
+    (asked,) = Conditions.read((condition,), saved, arguments.model, 0).asked
+    found = predicted_column(asked, targets_of(load_members(arguments.predict)[0]))
+    if found is None:
+        raise SystemExit(f"{arguments.predict} does not predict {asked.bins.name}")
+    name, judge = Path(arguments.model).name, Path(arguments.predict).name
+    models = {f"{name}, {condition} by {judge}, not asked for": "", f"{name}, {condition} by {judge}": condition}
+    common = {"benchmark": "composition_generation", "task": "conditional"}
+    for model, given in models.items():
+        for seed in seeds:
+            if done(arguments.results, model, seed, arguments.n):
+                continue
+            started = time.perf_counter()
+            metrics = measured(samples(arguments, seed, given), asked, *found)
+            if given:
+                free = measured(samples(arguments, seed, ""), asked, *found)["as_asked"]
+                metrics |= {"ratio:as_asked_unconditional": metrics["as_asked"] / free} if free else {}
+            seconds = round(time.perf_counter() - started, 1)
+            add(
+                arguments.results, metrics, arguments.device, seed, **common, split=seed, model=model, n=arguments.n,
+                seconds=seconds,
+            )  # fmt: skip
+        add_mean(arguments.results, model, seeds, arguments.n, arguments.device, **common)
+    return list(models)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder of a generator that was trained with conditions")
+    parser.add_argument("--predict", required=True, help="run, or bundled weights, that predict the properties")
+    parser.add_argument("--condition", action="append", required=True, help="property=value or property=low..high")
+    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--work", default="runs/composition-generation", help="tables of samples")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    models = [model for condition in arguments.condition for model in study(arguments, condition, seeds)]
+    print(table(arguments.results, None, SHOWN, models, arguments.n))
+
+
+if __name__ == "__main__":
+    main()
