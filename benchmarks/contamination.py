@@ -42,11 +42,16 @@ class Pretraining:
     def seen_rows(self, known: LabelledTable, kind: str) -> np.ndarray | None:
         """Rows whose composition or molecule occurs in pretraining, bool of shape (R,); None for random weights.
 
+        Where the audit found no test row of the set in any corpus, none is read again, and no row is true.
+
         Raises:
             MatfmError: a corpus is no shipped recipe and `corpora` does not say where it is.
         """
         if self.audit is None:
             return None
+        audited = [pair for pair in self.audit["pairs"] if pair["evaluate"] == known.recipe]
+        if not self.corpora and audited and not any(pair["identical"] for pair in audited):
+            return np.zeros(len(known.inputs), dtype=bool)
         comparable = [
             one["name"] for one in self.audit["pretrain"] if (one["kind"] == "composition") == (kind == "composition")
         ]
