@@ -8,6 +8,9 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+_PANDAS = re.compile(r'<style.*?</style>\s*| border="1" class="dataframe"', re.DOTALL)
+"""What pandas says about the looks of a table, which the theme decides."""
+
 
 class NotebookFile(File):
     """A notebook, which MkDocs takes for a page."""
@@ -47,6 +50,6 @@ def _output(output: dict[str, Any]) -> str:
     if "image/png" in shown:
         return f"![What the cell above draws](data:image/png;base64,{shown['image/png'].strip()})"
     if "text/html" in shown:
-        return re.sub(r"<style.*?</style>\s*", "", shown["text/html"], flags=re.DOTALL)
+        return _PANDAS.sub("", shown["text/html"])
     text = shown.get("text/plain") or "".join(output["text"])
     return f"```text\n{text.rstrip()}\n```"
