@@ -32,7 +32,7 @@ ESSENTIAL = {
 """Package to the module that shows whether it works."""
 OLDEST_PYTHON = (3, 11)
 LITTLE_MEMORY_GIB, LITTLE_DISK_GIB = 2.0, 2.0
-_FOR_DEVELOPERS = frozenset({"test", "dev"})
+_FOR_DEVELOPERS = frozenset({"test", "docs", "dev"})
 _REQUIREMENT = re.compile(r"""([A-Za-z0-9_.-]+).*extra\s*==\s*["']([A-Za-z0-9_-]+)["']""")
 
 

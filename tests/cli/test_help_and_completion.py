@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-import typer
+from documents import VERBS
 from typer.testing import CliRunner
 
 from matfm.cli import app, completion
@@ -15,19 +15,6 @@ from matfm.core.bundled import bundled_names
 from matfm.models.strategies import STRATEGIES
 
 HEAVY = ("torch", "transformers", "rdkit", "sklearn", "pymatgen", "pyarrow", "matplotlib", "optuna")
-
-
-def verbs(command=None, words=()):
-    """Every command with the words that lead to it."""
-    command = command or typer.main.get_command(app)
-    if not hasattr(command, "commands"):
-        yield words, command
-        return
-    for name, inner in command.commands.items():
-        yield from verbs(inner, (*words, name))
-
-
-VERBS = dict(verbs())
 
 
 def completed(words, shell="bash"):

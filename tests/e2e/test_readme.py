@@ -1,4 +1,4 @@
-"""README: its Python runs, its numbers are those of the committed results."""
+"""README: its links lead somewhere, its numbers are those of the committed results (its code: tests/docs)."""
 
 import json
 import re
@@ -6,13 +6,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-
-
-def test_python_blocks_run():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 2
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
 
 
 def test_linked_files_exist():
