@@ -119,7 +119,7 @@ PROPERTIES: dict[str, Property] = {
 }
 
 _ALIASES = {
-    "band_gap": "band_gap_ev bandgap egap e_gap",
+    "band_gap": "band_gap_ev gap_ev bandgap egap e_gap",
     "band_gap_expt": "gap_expt expt_gap",
     "band_gap_pbe": "gap_pbe mp_gap pbe_gap",
     "is_metal": "expt_is_metal mp_is_metal",
