@@ -332,7 +332,7 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
         backbone: bundled name, folder, Hub id or run directory.
         kind: composition, smiles or selfies; None is what the backbone reads.
         layer: hidden states to pool, 0 (input of the first block) to the number of blocks; None is the last.
-        pooling: mean or cls; None is as the model was trained.
+        pooling: mean, mean-max or cls; None is as the model was trained.
         device: auto, cpu, cuda or mps.
     """
 

@@ -159,6 +159,17 @@ def test_what_cannot_be_fitted_is_named(options, X, y, message):
         PropertyRegressor(**{**TINY, **options}).fit(X, y)
 
 
+def test_a_pooling_twice_as_wide_is_embedded_trained_and_saved(tmp_path):
+    mean, both = (EmbeddingTransformer(pooling=name).fit_transform(INPUTS[:6]) for name in ("mean", "mean-max"))
+    assert both.shape == (6, 2 * mean.shape[1])
+    np.testing.assert_allclose(both[:, : mean.shape[1]], mean, rtol=1e-6)
+    assert (both[:, mean.shape[1] :] >= mean - 1e-6).all()
+    model = PropertyRegressor(**TINY, fit_options={"pooling": "mean-max"}).fit(INPUTS, np.arange(len(INPUTS)))
+    model.save(tmp_path / "run")
+    loaded = PropertyRegressor.load(tmp_path / "run")
+    np.testing.assert_array_equal(loaded.predict(INPUTS[:6]), model.predict(INPUTS[:6]))
+
+
 def test_embeddings_in_pipelines_and_tables():
     import pandas as pd
 

@@ -168,7 +168,7 @@ def embed(
         typer.Option("--layer", help="Hidden states to pool: 0 to the number of blocks [default: the last]."),
     ] = None,
     pooling: Annotated[
-        str | None, typer.Option("--pooling", help="mean or cls [default: as the model was trained].")
+        str | None, typer.Option("--pooling", help="mean, mean-max or cls [default: as the model was trained].")
     ] = None,
     kind: Annotated[
         Kind | None, typer.Option("--kind", help="What the input column holds [default: what the model reads].")

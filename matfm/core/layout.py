@@ -58,11 +58,15 @@ class PackedLayout:
 
     def mean(self, hidden_ND: Tensor, skip: int = 0) -> Tensor:
         """Mean over each sequence's tokens, the first `skip` left out where others remain. Shape (B, D)."""
-        blocks = [
-            block.view(count, length, -1)[:, min(skip, length - 1) :].mean(dim=1)
-            for block, (count, length) in zip(hidden_ND.split(self.sizes()), self.runs, strict=True)
-        ]
-        return torch.cat(blocks)
+        return torch.cat([block_BTD.mean(dim=1) for block_BTD in self._blocks(hidden_ND, skip)])
+
+    def maximum(self, hidden_ND: Tensor, skip: int = 0) -> Tensor:
+        """Largest value of each channel over the same tokens, (B, D)."""
+        return torch.cat([block_BTD.amax(dim=1) for block_BTD in self._blocks(hidden_ND, skip)])
+
+    def _blocks(self, hidden_ND: Tensor, skip: int) -> Iterator[Tensor]:
+        for block, (count, length) in zip(hidden_ND.split(self.sizes()), self.runs, strict=True):
+            yield block.view(count, length, -1)[:, min(skip, length - 1) :]
 
     def _starts(self) -> Iterator[tuple[int, int, int]]:
         start = 0

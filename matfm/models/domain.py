@@ -99,7 +99,7 @@ class AlignedPropertyModel(nn.Module):
     def __init__(self, predictor: Any, options: AlignmentOptions, domains: int) -> None:
         super().__init__()
         self.predictor = predictor
-        width, head = int(predictor.config.hidden_size), predictor.property_head
+        width, head = int(predictor.config.pooled_width), predictor.property_head
         self.alignment: nn.Module = (
             AdversarialAlignment(options, head, width, domains)
             if options.method in ADVERSARIAL

@@ -62,7 +62,7 @@ class FewShotEncoder(nn.Module):
         super().__init__()
         self.matbert = matbert
         self.settings = config
-        inside = matbert.config.hidden_size
+        inside = matbert.config.pooled_width
         self.classical: nn.Module | None = None
         self.projection: nn.Module | None = None
         if config.classical_width:
@@ -82,7 +82,7 @@ class FewShotEncoder(nn.Module):
     @property
     def width(self) -> int:
         """E."""
-        return int(self.settings.width or self.matbert.config.hidden_size)
+        return int(self.settings.width or self.matbert.config.pooled_width)
 
     def embed(self, batch: TokenBatch, classical_BF: Tensor | None = None) -> Tensor:
         """Vectors (B, E)."""

@@ -87,7 +87,7 @@ class PropertyHead(nn.Module):
     def of(cls, config: Any) -> Self:
         """As a `PropertyConfig` says."""
         return cls(
-            config.hidden_size,
+            config.pooled_width,
             config.head_outputs,
             config.hidden_dropout_prob,
             None if config.class_names else output_law(config.property_loss, tuple(config.property_quantiles)),

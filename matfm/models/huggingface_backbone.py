@@ -70,17 +70,15 @@ class HuggingFaceModel(HuggingFacePreTrainedModel):
         return self.pool(hidden_BTD[mask_BT], layout, pooling)
 
     def pool(self, hidden_ND: Tensor, layout: PackedLayout, pooling: str | None = None) -> Tensor:
-        """Hidden states to vectors (B, D): mean (over all but a first, special token) or cls (that token).
+        """Hidden states to vectors: mean and mean-max (over all but a first, special token), or cls (that token).
 
         Raises:
             MatfmError: cls, where no special token comes first.
         """
         name = pooling or self.config.pooling
-        if self.config.first_token_is_special:
-            return POOLINGS[name](hidden_ND, layout)
-        if name != "mean":
-            raise MatfmError(f"pooling is {name}, and the tokenizer puts no special token first; choose mean")
-        return layout.mean(hidden_ND)
+        if name == "cls" and not self.config.first_token_is_special:
+            raise MatfmError("pooling is cls, and the tokenizer puts no special token first; choose mean or mean-max")
+        return POOLINGS[name](hidden_ND, layout, int(self.config.first_token_is_special))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Any) -> Any:
         """What the encoder returns for padded (B, T) batches."""

@@ -89,7 +89,7 @@ class MatBERTModel(MatBERTPreTrainedModel):
 
     def pool(self, hidden_ND: Tensor, layout: PackedLayout, pooling: str | None = None) -> Tensor:
         """Hidden states to one vector per sequence (B, D), as `pooling` says, or `config.pooling`."""
-        return POOLINGS[pooling or self.config.pooling](hidden_ND, layout)
+        return POOLINGS[pooling or self.config.pooling](hidden_ND, layout, 1)
 
     def _encode(
         self, hidden_ND: Tensor, amounts_N: Tensor | None, layout: PackedLayout, rows_M: Tensor | None = None
@@ -294,7 +294,7 @@ class MatBERTForPretraining(PropertyPrediction, MatBERTPreTrainedModel):
         self.property_head = PropertyHead.of(config)
         self.lm_head = MaskedTokenHead(config.hidden_size, config.vocab_size, config.layer_norm_eps)
         if config.fingerprint_bits:
-            self.fingerprint_head = nn.Linear(config.hidden_size, config.fingerprint_bits)
+            self.fingerprint_head = nn.Linear(config.pooled_width, config.fingerprint_bits)
         if config.amount_head:
             self.amount_head = nn.Linear(config.hidden_size, 1)
         self.post_init()

@@ -7,7 +7,7 @@ from typing import Any
 from matfm.errors import MatfmError
 from matfm.models.family_config import FamilyConfig
 from matfm.models.output_laws import PROPERTY_LOSSES, QUANTILES
-from matfm.models.pooling import POOLINGS
+from matfm.models.pooling import POOLINGS, pooled_width
 
 
 class PropertyConfig(FamilyConfig):
@@ -15,7 +15,7 @@ class PropertyConfig(FamilyConfig):
 
     hidden_dropout_prob: float = 0.0
     pooling: str = "mean"
-    """mean (over all but the first, special token) or cls (that first token)."""
+    """mean (over all but the first, special token), mean-max (that beside the maximum) or cls (that first token)."""
     property_names: list[str] | None = None
     property_units: list[str] | None = None
     property_loss: str = "l1"
@@ -47,6 +47,11 @@ class PropertyConfig(FamilyConfig):
         if several:
             return tuple(tuple(names) for names in several)
         return (tuple(str(name) for name in self.class_names),) if self.class_names else ()
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of the vectors that heads read."""
+        return pooled_width(self.pooling, self.hidden_size)
 
     @property
     def head_outputs(self) -> int:

@@ -14,7 +14,7 @@ from matfm.core.batching import TokenBatch
 from matfm.errors import MatfmError
 from matfm.models.backbones import Encoder, load_encoder
 from matfm.models.inference import map_rows
-from matfm.models.pooling import POOLINGS
+from matfm.models.pooling import POOLINGS, pooled_width
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.examples import Examples
 from matfm.tasks.journal import weights_digest
@@ -98,8 +98,8 @@ class Embedder:
 
     @property
     def width(self) -> int:
-        """D."""
-        return int(self.model.config.hidden_size)
+        """D, twice the model's of mean-max."""
+        return pooled_width(self.pooling or self.model.config.pooling, int(self.model.config.hidden_size))
 
     def __call__(self, examples: Examples) -> np.ndarray:
         """Vectors (R, D), float32."""

@@ -65,7 +65,7 @@ class FitConfig(StrategyOptions, LoopOptions):
     class_weights: str = "none"
     """none, or balanced: every class weighs as much in the loss (classification)."""
     pooling: str = "mean"
-    """mean or cls."""
+    """mean, mean-max (beside the mean the maximum of every channel) or cls."""
     label_smoothing: float = 0.0
     """Share of a class target spread over all classes (classification)."""
     evaluations: int = 10

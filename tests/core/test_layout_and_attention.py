@@ -56,10 +56,11 @@ def test_an_empty_sequence_is_refused():
         PackedLayout.from_lengths([2, 0])
 
 
-def test_mean_skips_the_special_token_where_others_remain():
+def test_mean_and_maximum_skip_the_special_token_where_others_remain():
     layout = PackedLayout.from_lengths([1, 3])
     hidden = torch.tensor([[5.0], [100.0], [2.0], [4.0]])
     assert layout.mean(hidden, skip=1)[:, 0].tolist() == [5.0, 3.0]
+    assert layout.maximum(hidden, skip=1)[:, 0].tolist() == [5.0, 4.0]
     assert layout.first_tokens().tolist() == [0, 1]
 
 

@@ -172,7 +172,7 @@ def test_embeddings_do_not_depend_on_chunks(trained, tmp_path, monkeypatch):
     [
         (("--out", "e.csv"), "must be a .parquet file"),
         (("--out", "e.parquet", "--layer", 3), "has the layers 0 (input of the first block) to 2"),
-        (("--out", "e.parquet", "--pooling", "max"), "choose one of mean, cls"),
+        (("--out", "e.parquet", "--pooling", "max"), "choose one of mean, mean-max, cls"),
     ],
 )
 def test_wrong_calls_of_embed(trained, options, message):

@@ -86,7 +86,7 @@ def test_packed_and_padded_paths_agree_in_values_and_gradients(tiny_model, tiny_
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "mean-max", "cls"])
 def test_rows_keep_their_place_whatever_their_length(pooling, encoded, formulas):
     torch.manual_seed(0)
     model = MatBERTForProperty(MatBERTConfig.of_size("tiny", pooling=pooling)).eval()

@@ -281,6 +281,9 @@ def test_every_architecture_equals_itself_without_the_adapter(name, tmp_path):
         first = 1 if ends[0] else 0
         expected = torch.stack([final[first:].mean(dim=0) for final in finals])
         assert torch.allclose(model.embed_packed(ids_N, None, layout), expected, atol=1e-5)
+        largest = torch.stack([final[first:].amax(dim=0) for final in finals])
+        both = torch.cat([expected, largest], dim=1)
+        assert torch.allclose(model.embed_packed(ids_N, None, layout, "mean-max"), both, atol=1e-5)
         lowest = torch.stack([of_text[0][0, first:].mean(dim=0) for of_text in states])
         assert torch.allclose(model.embed_packed(ids_N, None, layout, layer=0), lowest, atol=1e-5)
         if first:

@@ -132,7 +132,7 @@ class ModelConfig:
     relative_buckets: int = 0
     """Buckets of relative distances of MatT5, half of which hold one distance each; 0 for 32, as in T5."""
     pooling: str = "mean"
-    """mean or cls (MatBERT)."""
+    """mean, mean-max or cls (MatBERT)."""
     dropout: float = 0.0
     """Dropout after attention and feed-forward, and in the head."""
     loss: str = "l1"

@@ -129,7 +129,7 @@ class SharedBatch:
     @cached_property
     def pooled_BD(self) -> Tensor:  # noqa: N802
         """One vector per sequence."""
-        return POOLINGS[self.model.config.pooling](self.hidden_ND, self.batch.layout)
+        return POOLINGS[self.model.config.pooling](self.hidden_ND, self.batch.layout, 1)
 
     @cached_property
     def raw_BK(self) -> Tensor:  # noqa: N802
