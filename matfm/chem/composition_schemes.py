@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Protocol
@@ -62,8 +63,10 @@ class Fraction:
 
     def text(self, tokens: Sequence[str], amounts: Sequence[float] | None) -> str:
         """Smallest whole amounts, or the fractions where there are none; only the elements without amounts."""
-        if amounts is None:
+        if amounts is None or not tokens:
             return "".join(tokens)
+        if not all(0.0 < amount < math.inf for amount in amounts):
+            raise MatfmError(f"amounts {list(amounts)[:10]} are not all positive numbers; decode those of a formula")
         return formula_text(reduced_amounts(dict(zip(tokens, amounts, strict=True))))
 
 

@@ -5,6 +5,7 @@ The shares of the parts are shares of rows. Groups are never divided.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,9 +54,12 @@ class SplitName:
         if not self.argument:
             return default
         try:
-            return float(self.argument)
+            number = float(self.argument)
         except ValueError as error:
             raise MatfmError(f"split is '{self.method}:{self.argument}'; {self.argument!r} is not a number") from error
+        if not math.isfinite(number):
+            raise MatfmError(f"split is '{self.method}:{self.argument}'; {self.argument!r} is not a finite number")
+        return number
 
 
 def parse_split(split: str, kind: str | None = None) -> SplitName:

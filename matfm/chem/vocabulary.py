@@ -107,7 +107,7 @@ def load_vocabulary(source: str | Path) -> list[str]:
     try:
         content = json.loads(path.read_text("utf-8"))
         found, tokens = content["format"], [str(token) for token in content["tokens"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MatfmError(f"{path} is not a vocabulary ({error}); write one with matfm data vocab") from error
     if found != _FORMAT:
         raise MatfmError(f"{path}: format {found!r} is not {_FORMAT}; write it again with matfm data vocab")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -274,6 +276,10 @@ def report(
 
 def main() -> None:
     """Entry point: errors are one sentence and an exit code, never a traceback (unless --debug)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files and units that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(_guarded(app))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -119,4 +120,9 @@ def finish(summary: dict[str, Any]) -> None:
     from matfm.core.process import is_first_process
 
     if is_first_process():
-        typer.echo(json.dumps(summary, ensure_ascii=False))
+        text = json.dumps(summary, ensure_ascii=False)
+        try:
+            text.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:  # JSON has escapes of its own
+            text = json.dumps(summary)
+        typer.echo(text)

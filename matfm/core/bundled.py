@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 from matfm.errors import MatfmError
 
+_SHARD = re.compile(r"[^/\\]+\.safetensors")
 WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
 MODEL_FILE = "model.safetensors"
 
@@ -37,7 +40,20 @@ def resolve_weights(name: str) -> str:
                     "save them with save_pretrained"
                 )
             raise MatfmError(f"{name} holds no {MODEL_FILE}; give the folder of a finished run or of saved weights")
+        if not (folder / MODEL_FILE).is_file():
+            _check_shards(folder / f"{MODEL_FILE}.index.json")
         return name
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return name
     raise MatfmError(f"there are no weights {name!r}; bundled are {', '.join(bundled_names())}, or give a folder")
+
+
+def _check_shards(index: Path) -> None:
+    """Raise MatfmError unless an index names safetensors files beside it; transformers would read pickles too."""
+    try:
+        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        plain = all(isinstance(shard, str) and _SHARD.fullmatch(shard) for shard in shards)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MatfmError(f"{index} cannot be read ({error}); save the model again") from error
+    if not plain:
+        raise MatfmError(f"{index} names files other than .safetensors beside it, which are never read")

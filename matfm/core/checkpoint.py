@@ -38,27 +38,35 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write `folder/step-N` and keep the newest two."""
     final = folder / f"{_PREFIX}{checkpoint.step:09d}"
     temporary = folder / f".{final.name}.{os.getpid()}.tmp"
-    with readable_os_errors(final):
+    try:
+        with readable_os_errors(final):
+            _write(temporary, checkpoint)
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.rename(final)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for group, tensors in checkpoint.tensors.items():
-            save_file({key: _storable(value) for key, value in tensors.items()}, temporary / f"{group}.safetensors")
-        content = {
-            "format": FORMAT,
-            "step": checkpoint.step,
-            "state": checkpoint.state,
-            "sha256": {group: sha256_of(temporary / f"{group}.safetensors") for group in checkpoint.tensors},
-        }
-        (temporary / _STATE).write_text(json.dumps({"content": content, "sha256": _digest(content)}), "utf-8")
-        for written in temporary.iterdir():
-            with written.open("rb") as file:
-                os.fsync(file.fileno())
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
     for old in _newest_first(folder)[2:]:
         shutil.rmtree(old)
     return final
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    """All files, which are on the disk when this returns."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for group, tensors in checkpoint.tensors.items():
+        save_file({key: _storable(value) for key, value in tensors.items()}, folder / f"{group}.safetensors")
+    content = {
+        "format": FORMAT,
+        "step": checkpoint.step,
+        "state": checkpoint.state,
+        "sha256": {group: sha256_of(folder / f"{group}.safetensors") for group in checkpoint.tensors},
+    }
+    (folder / _STATE).write_text(json.dumps({"content": content, "sha256": _digest(content)}), "utf-8")
+    for written in folder.iterdir():
+        with written.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 import tomllib
 import types
 import typing
@@ -22,7 +23,7 @@ def load_toml(path: str) -> dict[str, Any]:
         raise MatfmError(f"{path} is not a file; check the path of the configuration")
     try:
         return tomllib.loads(Path(path).read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of numbers with thousands of digits, and of deep nesting
         raise MatfmError(f"{path} is not valid TOML: {error}") from error
 
 
@@ -41,7 +42,7 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
                 raise MatfmError(f"--set {override!r}: {parent} is a value, not a section")
         try:
             table[last] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             table[last] = text.strip()
     return result
 
@@ -112,6 +113,8 @@ def _coerce_tuple(arguments: tuple[Any, ...], value: Any, where: str, key: str) 
 
 def _coerce_plain(hint: Any, value: Any, where: str, key: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise MatfmError(f"{where}: {key} is larger than any number that can be computed with")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise MatfmError(f"{where}: {key} is {value!r}; it must be {_READABLE.get(hint, hint)}")

@@ -3,11 +3,80 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, ParamSpec, TypeVar
 
 from matfm.core.files import readable_os_errors
+from matfm.core.process import is_first_process
+from matfm.errors import MatfmError
+
+_LOCK = ".lock"
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def alone_in_folder(run: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Decorator of a task's `run(config, out, …)`: a second process that is to work in the folder `out` is refused.
+
+    The folder is made for it, and goes again if nothing was put into it.
+    """
+
+    @functools.wraps(run)
+    def locked(*arguments: Given.args, **named: Given.kwargs) -> Result:
+        out = Path(str(named["out"] if "out" in named else arguments[1]))
+        if not is_first_process():  # of several that train together, the first one speaks for all
+            return run(*arguments, **named)
+        begun = out.exists()
+        try:
+            with alone(out / _LOCK, out):
+                return run(*arguments, **named)
+        finally:
+            if not begun:
+                with suppress(OSError):  # it holds a run
+                    out.rmdir()
+
+    return locked
+
+
+@contextmanager
+def alone(path: Path, work: Path) -> Iterator[None]:
+    """No other process works on `work` meanwhile; `path` is the file that says so, gone afterwards.
+
+    Raises:
+        MatfmError: another process does, or the file cannot be written.
+    """
+    with readable_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(path)
+    if file is None:
+        raise MatfmError(f"another process works on {work}; wait until it has ended, or choose another --out")
+    with file:
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The open file with a lock; None where another process has it."""
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError:  # a file system without locks
+            return file
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # its holder has just removed it: try the next one
 
 
 @contextmanager

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections import Counter
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
 from matfm.errors import RunError
 
+_NO_PICKLE = (pickle.UnpicklingError, EOFError, ValueError)
+_SIZES = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "FRAME"})
+_CONTAINERS_A_BYTE = 8
+"""Lists that name each other twice grow without end when they are copied; real files share little."""
 _TYPES = frozenset({"b1", "u1", "i4", "i8", "f4", "f8", "O8", "O"})
 
 
@@ -91,9 +97,17 @@ def read_plain_pickle(data: bytes, name: str) -> Any:
         RunError: it is damaged, or holds anything else.
     """
     try:
-        return _plain(_PlainReader(io.BytesIO(data)).load())
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        _check_sizes(data)
+        return _Plain(_CONTAINERS_A_BYTE * len(data)).of(_PlainReader(io.BytesIO(data)).load())
+    except (*_NO_PICKLE, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         raise RunError(f"{name} is not read: {error}; nothing of it was run") from error
+
+
+def _check_sizes(data: bytes) -> None:
+    """Refuse a few bytes that ask for all of the memory: numbered places and frames beyond the length of the data."""
+    for code, argument, position in pickletools.genops(data):
+        if code.name in _SIZES and not 0 <= int(argument) <= len(data):  # type: ignore[call-overload]
+            raise pickle.UnpicklingError(f"{code.name} at byte {position} is of size {argument}")
 
 
 def read_plain_array_file(data: bytes, name: str) -> Any:
@@ -103,28 +117,42 @@ def read_plain_array_file(data: bytes, name: str) -> Any:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream)
-    except ValueError as error:
+        if not dtype.hasobject:
+            return np.frombuffer(stream.read(), dtype).reshape(shape)
+    except (ValueError, TypeError, OverflowError, SyntaxError, TokenError, RecursionError) as error:
         raise RunError(f"{name} is not read: {error}") from error
-    if not dtype.hasobject:
-        return np.frombuffer(stream.read(), dtype).reshape(shape)
     return read_plain_pickle(stream.read(), name)
 
 
-def _plain(value: Any) -> Any:
-    """Arrays in the place of their stand-ins."""
-    if isinstance(value, _Array):
+class _Plain:
+    """Arrays in the place of their stand-ins, in at most so many containers."""
+
+    def __init__(self, containers: int) -> None:
+        self.left = containers
+
+    def of(self, value: Any) -> Any:
+        """A plain value."""
+        if isinstance(value, (_Array, dict, list)):
+            self.left -= 1
+            if self.left < 0:
+                raise pickle.UnpicklingError("its lists hold each other too often")
+        if isinstance(value, _Array):
+            return self.array(value)
+        if isinstance(value, Counter):
+            return value
+        if isinstance(value, dict):
+            return {key: self.of(item) for key, item in value.items()}
+        if isinstance(value, list) and value and isinstance(value[0], (list, dict, _Array)):
+            return [self.of(item) for item in value]
+        if value is None or isinstance(value, (list, tuple, str, bytes, int, float)):
+            return value
+        raise pickle.UnpicklingError(f"a {type(value).__name__}")
+
+    def array(self, value: _Array) -> Any:
+        """An array; one of objects as a list."""
         _, shape, dtype, fortran, content = value.state
         kind = dtype.value()
         if kind.hasobject:
-            inner = [_plain(item) for item in content]
+            inner = [self.of(item) for item in content]
             return inner[0] if shape == () else inner
         return np.frombuffer(content, kind).reshape(shape, order="F" if fortran else "C")
-    if isinstance(value, Counter):
-        return value
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list) and value and isinstance(value[0], (list, dict, _Array)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (list, tuple, str, bytes, int, float)):
-        return value
-    raise pickle.UnpicklingError(f"a {type(value).__name__}")

@@ -40,7 +40,9 @@ class RunDirectory:
         if previous is not None:
             if not resume:
                 raise MatfmError(f"{path} already holds a run; continue it with --resume, or choose another --out")
-            changed = _first_difference(previous.get("run", {}), json.loads(json.dumps(config)), free)
+            begun = previous.get("run")
+            begun = begun if isinstance(begun, dict) else {}
+            changed = _first_difference(begun, json.loads(json.dumps(config)), free)
             if changed:
                 raise MatfmError(f"{path} was begun with another {changed}; resume with the same configuration")
         else:
@@ -71,9 +73,11 @@ class RunDirectory:
         if not path.is_file():
             return None
         try:
-            value: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
+            value = json.loads(path.read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
             raise MatfmError(f"{path} is not readable JSON ({error}); delete the folder and run again") from error
+        if not isinstance(value, dict):
+            raise MatfmError(f"{path} holds no JSON object; delete the folder and run again")
         return value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from matfm.core.files import atomic_path
+from matfm.core.files import atomic_path, readable_os_errors
 from matfm.errors import MatfmError
 
 LOG_FILE = "log.jsonl"
@@ -32,7 +32,7 @@ class RunLog:
 
     def append(self, record: dict[str, Any]) -> None:
         """`record` has `step`."""
-        with self.path.open("a", encoding="utf-8") as log:
+        with readable_os_errors(self.path), self.path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(record) + "\n")
         if self.writer is not None:
             for name, value in _numbers(record, ""):
@@ -46,13 +46,16 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log; a last line cut off by a kill is left out."""
+    """The records of a log up to the first line that is none, such as a last one cut off by a kill."""
     records = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not (isinstance(record, dict) and isinstance(record.get("step"), int)):
+            break
+        records.append(record)
     return records
 
 

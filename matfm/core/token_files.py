@@ -94,9 +94,14 @@ def open_tokens(folder: Path) -> tuple[RaggedTokens, np.ndarray, dict[str, Any]]
     path = folder / _META
     if not path.is_file():
         raise MatfmError(f"{folder} is not a token file (it has no {_META}); write one with matfm data encode")
-    meta = json.loads(path.read_text("utf-8"))
+    try:
+        meta = dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise MatfmError(f"{path} cannot be read ({error}); encode the table again") from error
     if meta.get("format") != FORMAT:
         raise MatfmError(f"{path}: format {meta.get('format')!r} is not {FORMAT}; encode the table again")
+    if not all(isinstance(meta.get(name), int) for name in ("tokens", "sequences", "amounts")):
+        raise MatfmError(f"{path} does not say how many tokens there are; encode the table again")
     sizes = {"ids": meta["tokens"], "offsets": meta["sequences"] + 1, "rows": meta["sequences"]}
     ids_N, offsets, rows_R = (_mapped(folder, name, size) for name, size in sizes.items())
     amounts_N = _mapped(folder, "amounts", meta["tokens"]) if meta["amounts"] else no_amounts(meta["tokens"])

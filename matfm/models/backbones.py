@@ -12,7 +12,7 @@ from matfm.errors import MatfmError
 from matfm.models.huggingface_backbone import HuggingFaceForProperty, HuggingFaceModel, adopt_encoder
 from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
-from matfm.models.saving import load_model
+from matfm.models.saving import load_model, readable_loading
 
 PropertyModel = MatBERTForProperty | HuggingFaceForProperty
 Encoder = MatBERTModel | HuggingFaceModel
@@ -27,10 +27,8 @@ def saved_architecture(name: str) -> dict[str, Any]:
     Raises:
         MatfmError: there is no such model, or it has no readable configuration.
     """
-    try:
+    with readable_loading(name):
         return dict(PreTrainedConfig.get_config_dict(resolve_weights(name))[0])
-    except OSError as error:
-        raise MatfmError(f"the weights {name!r} cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 def is_foreign(architecture: dict[str, Any]) -> bool:

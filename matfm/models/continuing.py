@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
@@ -15,6 +14,7 @@ from transformers.utils import cached_file
 
 from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.errors import MatfmError
+from matfm.models.saving import readable_loading
 
 # V tokens, K properties
 
@@ -38,17 +38,12 @@ class Start:
 
     def __init__(self, name: str) -> None:
         path = resolve_weights(name)
-        try:
+        with readable_loading(name):
             self.config = AutoConfig.from_pretrained(path)
             self.tokens: dict[str, int] = AutoTokenizer.from_pretrained(path).get_vocab()
             file = cached_file(path, MODEL_FILE)
             assert file is not None
             self.weights = {key: value.float() for key, value in load_file(Path(file)).items()}
-        except (OSError, ValueError, SafetensorError) as error:
-            if isinstance(error, MatfmError):
-                raise
-            reason = " ".join(str(error).split())
-            raise MatfmError(f"model.start: the weights {name!r} cannot be loaded: {reason}") from error
         self.name = name
 
     def sizes(self) -> dict[str, int]:

@@ -176,10 +176,17 @@ def read_delta(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not file.is_file():
         raise MatfmError(f"{folder} holds no {DELTA_FILE}; give the folder of a saved delta, such as RUN/delta")
     try:
-        record: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        record: dict[str, Any] = dict(json.loads(file.read_text("utf-8")))
         tensors = load_file(folder / DELTA_WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise MatfmError(f"the delta in {folder} cannot be read ({error}); save it again") from error
     if record.get("format") != FORMAT:
         raise MatfmError(f"{file} has the format {record.get('format')!r}; this version of matfm reads {FORMAT}")
+    if not (
+        {"name", "spec", "backbone", "head"} <= record.keys()
+        and isinstance(record["backbone"], dict)
+        and isinstance(record["backbone"].get("sha256"), str)
+        and isinstance(record["head"], (dict, type(None)))
+    ):
+        raise MatfmError(f"{file} lacks the name, spec, backbone or head of a delta; save it again")
     return record, tensors

@@ -7,7 +7,16 @@ from typing import Any, Self
 from transformers import PreTrainedConfig
 
 from matfm.core.bundled import bundled_or_same
+from matfm.errors import MatfmError
 from matfm.models.sizes import of_size
+
+_MOST = {
+    "hidden_size": 65_536,
+    "num_hidden_layers": 1_000,
+    "num_attention_heads": 1_000,
+    "intermediate_size": 1_000_000,
+}
+"""Far above any model, and small enough that a made-up file cannot keep a machine busy with building one."""
 
 
 class FamilyConfig(PreTrainedConfig):
@@ -21,6 +30,13 @@ class FamilyConfig(PreTrainedConfig):
     pad_token_id: int | None = 0
     run: dict[str, Any] | None = None
     """Resolved configuration of the run that made the weights."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 0 < value <= most:
+                raise MatfmError(f"model.{name} is {value!r}; it is a whole number from 1 to {most:,}")
 
     @classmethod
     def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> Self:

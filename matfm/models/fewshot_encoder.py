@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from matfm.core.batching import TokenBatch
 from matfm.core.bundled import resolve_weights
+from matfm.core.config import from_mapping
 from matfm.core.files import atomic_path, write_json
 from matfm.errors import MatfmError
 from matfm.models.matbert import MatBERTModel
@@ -124,13 +125,14 @@ def load_fewshot(name: str) -> FewShotEncoder:
     """
     folder = Path(resolve_weights(name))
     try:
-        described = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        described = dict(json.loads((folder / DESCRIPTION).read_text("utf-8")))
         tensors = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise MatfmError(f"the few-shot model {name!r} cannot be loaded: {error}") from error
     if described.pop("format", None) != FORMAT:
         raise MatfmError(f"{folder / DESCRIPTION} is not of format {FORMAT}; use the version of matfm that wrote it")
-    model = FewShotEncoder(load_model(MatBERTModel, name), FewShotConfig(**described))
+    settings = from_mapping(FewShotConfig, described, str(folder / DESCRIPTION))
+    model = FewShotEncoder(load_model(MatBERTModel, name), settings)
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     if unexpected or any(_beside_encoder(key) for key in missing):
         raise MatfmError(f"{folder / WEIGHTS} does not fit {DESCRIPTION}; train again")

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -23,7 +22,7 @@ from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.models.matbert import PropertyPrediction
 from matfm.models.pooling import POOLINGS
 from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones
-from matfm.models.saving import without_bars
+from matfm.models.saving import readable_loading, without_bars
 
 # N packed tokens, B sequences, T padded length, D width
 
@@ -121,17 +120,14 @@ def adopt_encoder(name: str, kind: str | None = None) -> HuggingFaceModel:
     from transformers import AutoModel
 
     tokenizer = load_tokenizer(name)
-    try:
-        with _silence(), without_bars():
-            loaded, report = AutoModel.from_pretrained(
-                resolve_weights(name),
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise MatfmError(f"the weights {name!r} cannot be loaded: {' '.join(str(error).split())}") from error
+    with readable_loading(name), _silence(), without_bars():
+        loaded, report = AutoModel.from_pretrained(
+            resolve_weights(name),
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     lacking = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if lacking:
         raise MatfmError(f"the weights {name!r} lack {lacking[0]} ({len(lacking)} such tensors); save the model again")
@@ -164,7 +160,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         with _silence():
             tokenizer = AutoTokenizer.from_pretrained(resolve_weights(name), trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+    except Exception as error:  # the tokenizers package raises plain Exceptions
         reason = " ".join(str(error).split())
         raise MatfmError(f"the tokenizer of {name} cannot be loaded ({reason}); save it into that folder") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from matfm.core.bundled import MODEL_FILE, resolve_weights
-from matfm.core.files import readable_os_errors
+from matfm.core.files import os_error_code, readable_os_errors
 from matfm.errors import MatfmError
+
+_LONGEST_REASON = 300
+"""Characters of what transformers says; some of its messages hold whole configurations."""
 
 
 def save_model(model: Any, folder: Path, run: dict[str, Any]) -> None:
@@ -36,18 +39,50 @@ def load_model(cls: Any, name: str) -> Any:
     """`cls.from_pretrained` by bundled name, folder or Hub id, in evaluation mode.
 
     Raises:
-        MatfmError: nothing is there, it is another architecture, or its files are damaged.
+        MatfmError: nothing is there, it is another architecture, or its files are damaged or incomplete.
     """
     path = resolve_weights(name)
-    try:
+    with readable_loading(name):
         architecture = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
         if architecture != cls.config_class.model_type:
             raise MatfmError(f"{name} is a {architecture} model; {cls.config_class.model_type} is what this needs")
         with without_bars():
-            return cls.from_pretrained(path).eval()
-    except (OSError, SafetensorError) as error:
+            model, report = cls.from_pretrained(path, use_safetensors=True, output_loading_info=True)
+    headless = not getattr(model.config, "property_names", None)
+    lacking = sorted(key for key in report["missing_keys"] if not (headless and key.startswith("property_head.")))
+    if lacking:
+        # Transformers fills them with random numbers, and every result would be one.
+        raise MatfmError(f"the weights {name!r} lack {lacking[0]} ({len(lacking)} such tensors); save the model again")
+    return model.eval()
+
+
+@contextmanager
+def readable_loading(name: str) -> Iterator[None]:
+    """Turn whatever damaged or hostile files make transformers raise into one sentence that names the weights."""
+    try:
+        yield
+    except MatfmError:
+        raise
+    except Exception as error:  # the checks of its configurations raise plain Exceptions
         reason = " ".join(str(error).split())
-        raise MatfmError(f"the weights {name!r} cannot be loaded: {reason}") from error
+        shown = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
+        raise MatfmError(f"the weights {name!r} cannot be loaded: {shown or type(error).__name__}") from error
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write the files of a tokenizer, each whole or not at all."""
+    with readable_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+            try:
+                tokenizer.save_pretrained(temporary)
+            except Exception as error:
+                # The tokenizers package, which writes its file itself, raises nothing more exact.
+                if (code := os_error_code(error)) is None:
+                    raise
+                raise OSError(code, os.strerror(code)) from error
+            for written in sorted(Path(temporary).iterdir()):
+                written.replace(folder / written.name)
 
 
 @contextmanager

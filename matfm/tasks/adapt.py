@@ -17,9 +17,11 @@ from matfm.chem.split_file import save_split
 from matfm.chem.splits import PARTS
 from matfm.core.config import to_mapping
 from matfm.core.files import write_json
+from matfm.core.locks import alone_in_folder
 from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
 from matfm.models.backbones import PropertyModel
+from matfm.models.saving import save_tokenizer
 from matfm.tasks import finetune, plots
 from matfm.tasks.adaptation import pictures
 from matfm.tasks.adaptation.card import write_card
@@ -50,6 +52,7 @@ __all__ = ["METHODS", "AdaptConfig", "DomainTable", "run"]
 # U usable rows, R rows of the sample
 
 
+@alone_in_folder
 def run(config: AdaptConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """Train the control and the adapted model, compare them, and write a run directory; returns the summary.
 
@@ -76,7 +79,7 @@ def run(config: AdaptConfig, out: Path, resume: bool = False) -> dict[str, Any]:
         out / SPLIT_FILE, rows.joined.table.columns[config.input], labelled.parts_of_table(), labelled.split_method
     )
     write_rejects(out / "rejects.csv", labelled.rejects)
-    labelled.encoder.tokenizer.save_pretrained(str(out))
+    save_tokenizer(labelled.encoder.tokenizer, out)
     control, adapted = _train(config, rows, out, device, resume)
     of_control, of_adapted = (_predict(model.model, labelled, device) for model in (control, adapted))
     told = _write(config, rows, out, of_control, of_adapted, device)

@@ -153,11 +153,16 @@ def load_calibration(folder: Path) -> Calibration:
         raise MatfmError(f"{folder} has no {CALIBRATION}; intervals and calibration need a run of matfm finetune")
     try:
         content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MatfmError(f"{path} is not readable JSON ({error}); fine-tune again") from error
-    if content.get("format") != FORMAT:
-        raise MatfmError(f"{path} has format {content.get('format')!r}; this version reads {FORMAT}: fine-tune again")
-    return Calibration(content["source"], {name: _of_columns(columns) for name, columns in content["targets"].items()})
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise MatfmError(f"{path} has format {found!r}; this version reads {FORMAT}: fine-tune again")
+    try:
+        targets = {name: _of_columns(columns) for name, columns in content["targets"].items()}
+        return Calibration(str(content["source"]), targets)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise MatfmError(f"{path} does not hold rows as they are written ({error}); fine-tune again") from error
 
 
 def _to_columns(of_target: HeldOut) -> dict[str, Any]:
@@ -187,8 +192,7 @@ def _of_columns(columns: dict[str, Any]) -> HeldOut:
     }
     group_R = np.array(columns["group"], dtype=object) if "group" in columns else None
     fold_R = np.array(columns["fold"], dtype=np.int64) if "fold" in columns else None
-    value_R = of("value")
-    assert value_R is not None
+    value_R = np.array(columns["value"], dtype=np.float64)
     rows = TargetRows(value_R, of("std"), quantiles, of("distance"), group_R)
     return HeldOut(np.array(columns["true"], dtype=np.float64), rows, fold_R)
 

@@ -18,6 +18,7 @@ import torch
 
 from matfm.core.config import to_mapping
 from matfm.core.files import write_json, write_text
+from matfm.core.locks import alone_in_folder
 from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError, RunError
@@ -76,6 +77,7 @@ class Measured:
     """Of that, taken before the table was read."""
 
 
+@alone_in_folder
 def run(config: CompareStrategiesConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """Fine-tune with every strategy, each in a process of its own, and write the comparison; returns the summary.
 

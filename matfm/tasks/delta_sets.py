@@ -64,8 +64,8 @@ class DeltaSet:
             raise MatfmError(f"{folder} holds no {SET_FILE}; make one with matfm deltas add")
         try:
             record: dict[str, Any] = json.loads(file.read_text("utf-8"))
-            found = record["format"], record["backbone"]["sha256"], record["deltas"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = record["format"], record["backbone"]["sha256"], dict(record["deltas"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise MatfmError(f"{file} is no readable set of deltas ({error}); make it again") from error
         if found[0] != FORMAT:
             raise MatfmError(f"{file} has the format {found[0]!r}; this version of matfm reads {FORMAT}")

@@ -71,5 +71,5 @@ def _read(path: Path) -> tuple[np.ndarray, dict[int, str]] | None:
                 return None
             errors = {int(row): reason for row, reason in json.loads(about["errors"]).items()}
             return content.get_tensor("vectors"), errors
-    except (SafetensorError, ValueError, KeyError):
+    except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError):
         return None

@@ -160,7 +160,7 @@ def _saved_tokenizer(kind: str, folder: str) -> LineNotationTokenizer:
         raise MatfmError(f"{folder} holds no tokenizer.json; save the tokenizer of the model's pretraining there")
     try:
         tokenizer: LineNotationTokenizer = TOKENIZERS[kind].from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers package raises plain Exceptions
         raise MatfmError(f"the tokenizer in {folder} cannot be loaded: {' '.join(str(error).split())}") from error
     return tokenizer
 

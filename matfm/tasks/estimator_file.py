@@ -50,8 +50,8 @@ def load_estimator(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, A
         raise MatfmError(f"{folder} holds no {ESTIMATOR}; save the estimator there, or use matfm predict for a run")
     try:
         content = json.loads(path.read_text("utf-8"))
-        parameters, fitted = content["parameters"], content["fitted"]
-    except (ValueError, KeyError, TypeError) as error:
+        parameters, fitted = dict(content["parameters"]), dict(content["fitted"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MatfmError(f"{path} is damaged ({error}); save the estimator again") from error
     if content.get("format") != FORMAT:
         raise MatfmError(f"{path} has format {content.get('format')!r}; this version reads format {FORMAT}")

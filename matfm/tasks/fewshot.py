@@ -12,6 +12,7 @@ import torch
 
 from matfm.core.bundled import MODEL_FILE
 from matfm.core.config import to_mapping
+from matfm.core.locks import alone_in_folder
 from matfm.core.loop_config import LoopOptions
 from matfm.core.optim import OptimizerConfig
 from matfm.core.process import refuse_several
@@ -20,7 +21,7 @@ from matfm.errors import MatfmError
 from matfm.models.fewshot_encoder import DESCRIPTION, FewShotConfig, FewShotEncoder, is_fewshot, load_fewshot
 from matfm.models.matbert import MatBERTModel
 from matfm.models.prototypes import DISTANCES
-from matfm.models.saving import load_model
+from matfm.models.saving import load_model, save_tokenizer
 from matfm.models.strategies import STRATEGIES, StrategyOptions
 from matfm.tasks.classical_features import CHOICES, classical_block, classical_features, network_inputs
 from matfm.tasks.devices import resolve_device
@@ -177,6 +178,7 @@ class TaskRows:
     rejects: list[Reject]
 
 
+@alone_in_folder
 def run(config: FewshotConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """Train over tasks and evaluate, as far as such tasks are named; returns the summary."""
     refuse_several("matfm fewshot")
@@ -288,7 +290,7 @@ def _trained(
         judged = EpisodeSampler(table.only(config.valid_tasks), seed=config.seed, **_sampled(config.episodes))
         every = -(-config.train.steps // config.train.evaluations)
         validation = (judged, config.train.valid_episodes, every)
-    encoder.tokenizer.save_pretrained(str(out))  # before the weights, which read nothing without it
+    save_tokenizer(encoder.tokenizer, out)  # before the weights, which read nothing without it
     result = meta_train(
         model, batches, beside, config.train, config.train.optimizer, config.train.steps, out,
         strategy=config.train.strategy, seed=config.seed, device=resolve_device(config.device),

@@ -13,11 +13,13 @@ import pyarrow as pa
 from matfm.chem.split_file import UNUSED, save_split
 from matfm.chem.splits import CALIBRATION_PART, PARTS, parse_split
 from matfm.core.config import to_mapping
+from matfm.core.locks import alone_in_folder
 from matfm.core.metrics import classification_scores, regression_scores
 from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError
 from matfm.models.backbones import PropertyModel
+from matfm.models.saving import save_tokenizer
 from matfm.tasks import cards, plots
 from matfm.tasks.data import Reject, write_rejects
 from matfm.tasks.devices import resolve_device
@@ -162,6 +164,7 @@ class LabelledRows:
         return [self.inputs[position] for position in np.flatnonzero(self.parts == name)]
 
 
+@alone_in_folder
 def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """Train, evaluate and write a run directory; returns the summary."""
     refuse_several("matfm finetune")
@@ -181,7 +184,7 @@ def run(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, An
     inputs = table.column(config.input, config.table)
     split = save_split(out / SPLIT_FILE, inputs, labelled.parts_of_table(), labelled.split_method)
     write_rejects(out / "rejects.csv", labelled.rejects)
-    labelled.encoder.tokenizer.save_pretrained(str(out))  # before the weights, which read nothing without it
+    save_tokenizer(labelled.encoder.tokenizer, out)  # before the weights, which read nothing without it
     members, result = _train_members(config, labelled, out, device, resume)
     whole = in_prediction_forms(labelled.examples, labelled.encoder, labelled.inputs, config.fit.predict_enumerations)
     predicted = predict_members(members, whole, device, pooled=True)

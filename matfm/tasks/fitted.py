@@ -14,7 +14,7 @@ from matfm.chem.splits import CALIBRATION_PART, random_split
 from matfm.core.bundled import MODEL_FILE
 from matfm.errors import MatfmError
 from matfm.models.backbones import PropertyModel
-from matfm.models.saving import save_model
+from matfm.models.saving import save_model, save_tokenizer
 from matfm.tasks.calibration import CALIBRATION, Calibration, by_target, load_calibration, out_of_fold, save_calibration
 from matfm.tasks.domain import Domain, domain_of, load_domain
 from matfm.tasks.encoding import RowEncoder
@@ -87,7 +87,7 @@ class FittedPredictor:
             raise MatfmError(f"{folder} already holds a model; choose another folder")
         for path, model in zip(member_folders(folder, len(self.members)), self.members, strict=True):
             save_model(model, path, record)
-        self.encoder.tokenizer.save_pretrained(str(folder))
+        save_tokenizer(self.encoder.tokenizer, folder)
         if self.domain is not None:
             self.domain.save(folder)
         if self.calibration is not None:

@@ -28,6 +28,7 @@ from matfm.tasks.generation.generator import Draw, Generator
 from matfm.tasks.generation.judging import Judge, Judged
 from matfm.tasks.generation.known import known_forms, known_table
 from matfm.tasks.generation.properties import PropertyColumns
+from matfm.tasks.journal import resumable
 from matfm.tasks.tables import table_writer
 
 __all__ = ["GenerateConfig", "run"]
@@ -51,6 +52,11 @@ def run(config: GenerateConfig, resume: bool = False) -> dict[str, Any]:
         MatfmError: the model, the prompt or the constraints cannot be used; or an interrupted run of another
             configuration, or one that is not resumed, is in the way.
     """
+    with resumable(config.out):
+        return _run(config, resume)
+
+
+def _run(config: GenerateConfig, resume: bool) -> dict[str, Any]:
     started = time.perf_counter()
     device = resolve_device(config.device)
     generator = Generator(config, device)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.files import sha256_of, write_text
-from matfm.errors import MatfmError
+from matfm.core.locks import alone
+from matfm.errors import MatfmError, RunError
 from matfm.tasks.tables import Chunk
 
 FORMAT = 1
@@ -90,12 +93,13 @@ class Journal:
         path = self.folder / _STATE
         try:
             state = json.loads(path.read_text("utf-8"))
-            if state["format"] != FORMAT:
-                raise MatfmError(f"{path} has format {state['format']}; begin again without --resume")
-            begun_with, self.saved = state["begun_with"], state["saved"]
-            self.chunks, self.rows, self.digest = state["chunks"], state["rows"], state["digest"]
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            found = state["format"]
+            begun_with, self.saved = dict(state["begun_with"]), dict(state["saved"])
+            self.chunks, self.rows, self.digest = int(state["chunks"]), int(state["rows"]), str(state["digest"])
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise MatfmError(f"{path} cannot be read ({error}); begin again without --resume") from error
+        if found != FORMAT:
+            raise MatfmError(f"{path} has format {found!r}; begin again without --resume")
         for name in sorted(begun_with.keys() | self.begun_with.keys()):
             old, new = begun_with.get(name), self.begun_with.get(name)
             if old != new:
@@ -103,6 +107,22 @@ class Journal:
                     f"the interrupted matfm {self.task} was begun with another {name} ({old!r}, now {new!r}); "
                     "resume with the same one, or begin again without --resume"
                 )
+
+
+@contextmanager
+def resumable(out: str) -> Iterator[None]:
+    """Write a table as the only process that does; an interrupt becomes a sentence that says how to go on.
+
+    Raises:
+        MatfmError: another process writes it.
+        RunError: the user interrupted.
+    """
+    path = Path(os.path.realpath(out))
+    with alone(path.with_name(f".{path.name}.lock"), Path(out)):
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            raise RunError(f"interrupted before {out} was written; go on with the same call and --resume") from error
 
 
 def weights_digest(name: str) -> str:

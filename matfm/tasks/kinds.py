@@ -120,7 +120,7 @@ def _tokenizer_config(name: str) -> dict[str, Any]:
         of_hub: dict[str, Any] = get_tokenizer_config(name)
         return of_hub
     try:
-        saved: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    except ValueError as error:
+        saved: dict[str, Any] = dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
+    except (ValueError, TypeError, RecursionError) as error:
         raise MatfmError(f"{file} is not readable JSON ({error}); save the tokenizer again") from error
     return saved

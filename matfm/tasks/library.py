@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from matfm.errors import MatfmError
@@ -47,8 +50,8 @@ class Library:
 
     def check_output(self, out: str) -> None:
         """Raise MatfmError if a table to write would be one of the library, now or when it is resumed."""
-        path = Path(out).resolve()
-        if self.source != STANDARD_INPUT and Path(self.source).resolve() in (path, path.parent):
+        path = Path(os.path.realpath(out))
+        if self.source != STANDARD_INPUT and Path(os.path.realpath(self.source)) in (path, path.parent):
             raise MatfmError(f"{out} is in the library that is read; choose another place")
 
     def chunks(self) -> Iterator[Chunk]:
@@ -67,7 +70,10 @@ class Library:
         """About how many rows there are (lines of text, so one too many for a cell of two lines); None if unknown."""
         if self.source == STANDARD_INPUT:
             return None
-        return sum(_count_rows(shard) for shard in self.shards)
+        try:
+            return sum(_count_rows(shard) for shard in self.shards)
+        except (OSError, EOFError, zlib.error, pa.ArrowException):
+            return None
 
 
 def _is_table(path: Path) -> bool:
@@ -79,6 +85,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _count_rows(path: str) -> int:
+    """Lines or rows of a table; what is wrong with a damaged one is said by who reads it."""
     kind = table_format(path)
     if kind == "parquet":
         return int(pq.read_metadata(path).num_rows)

@@ -13,12 +13,13 @@ from matfm.core.batching import RaggedTokens
 from matfm.core.config import to_mapping
 from matfm.core.distributed import process_group
 from matfm.core.files import sha256_of, write_text
+from matfm.core.locks import alone_in_folder
 from matfm.core.property_bins import PropertyBins
 from matfm.core.run_directory import RunDirectory
 from matfm.core.run_log import LOG_FILE, read_log
 from matfm.core.trainer import LoopConfig, StepFunction, fit, remove_checkpoints
 from matfm.errors import MatfmError
-from matfm.models.saving import save_model
+from matfm.models.saving import save_model, save_tokenizer
 from matfm.tasks import cards, data, plots
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.pretraining.amounts import AmountsObjective
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 
+@alone_in_folder
 def run(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """Train from scratch and write a run directory; returns the summary.
 
@@ -160,7 +162,7 @@ def _write_results(
 ) -> None:
     out = directory.path
     save_model(model.cpu(), out, to_mapping(config))
-    vocabulary.tokenizer.save_pretrained(str(out))
+    save_tokenizer(vocabulary.tokenizer, out)
     rates = [record["tokens_per_s"] for record in read_log(out / LOG_FILE) if "tokens_per_s" in record]
     summary = {
         "task": "pretrain",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ INPUT_OF = {"composition": "formula", "smiles": "smiles", "element": "element"}
 INPUT_STATES = ("unchecked", "readable", "canonical")
 TASKS = ("regression", "classification")
 REDUCTIONS = ("first", "mean", "min")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class Source:
         for name in needed[self.kind]:
             if not getattr(self, name):
                 raise MatfmError(f"source.{name} is missing; a source of kind {self.kind!r} needs it")
+        # The digest and the name become a path in the cache, and name and version an argument of pip.
+        if not _DIGEST.fullmatch(self.sha256):
+            raise MatfmError(f"source.sha256 is {self.sha256[:80]!r}; it is 64 digits 0-9 and a-f")
+        for name in ("name", "version"):
+            if self.kind == "package" and not _PLAIN.fullmatch(getattr(self, name)):
+                raise MatfmError(f"source.{name} is {getattr(self, name)!r}; write letters, digits and . _ - + ! only")
+        if self.kind != "file" and not _PLAIN.fullmatch(self.cache_name):
+            raise MatfmError(f"source names the file {self.cache_name!r}; write letters, digits and . _ - + ! only")
 
     @property
     def cache_name(self) -> str:
@@ -298,28 +309,53 @@ def load_recipe(name: str) -> Recipe:
     path = Path(name) if name.endswith(".toml") else recipe_folder() / f"{name}.toml"
     if not path.is_file():
         raise MatfmError(_unknown(name))
+    return _loaded(path, ())
+
+
+def _loaded(path: Path, within: tuple[Path, ...]) -> Recipe:
+    """A recipe and, of a merge, a look at the recipes of the user that it names: none may lead back to itself."""
+    here = path.resolve()
+    if here in within:
+        raise MatfmError(f"{path} is merged into itself; a recipe cannot be a part of its own parts")
     raw = read_recipe(path)
-    for column in (column for table in raw.get("tables", []) for column in table.get("columns", [])):
+    for column in _sections(raw, "tables", "columns"):
         column["source"] = column.pop("from", "target")
-    return from_mapping(Recipe, raw, str(path))
+    recipe = from_mapping(Recipe, raw, str(path))
+    if recipe.merge is not None:
+        for part in (*recipe.merge.parts, *recipe.merge.without):
+            if part.recipe.endswith(".toml") and Path(part.recipe).is_file():
+                _loaded(Path(part.recipe), (*within, here))
+    return recipe
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
+def _sections(raw: dict[str, Any], outer: str, inner: str) -> list[dict[str, Any]]:
+    """The sections in lists of sections; what is no section is left to the check of the types."""
+    tables = raw.get(outer)
+    lists = [table.get(inner) for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
+    return [entry for entries in lists if isinstance(entries, list) for entry in entries if isinstance(entry, dict)]
+
+
+def read_recipe(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     """What a recipe file says, laid over the file that its key `extends` names (relative to it).
 
+    `below` are the files that extend this one.
+
     Raises:
-        MatfmError: not TOML, or the extended file is not there.
+        MatfmError: not TOML, or the extended file is not there, or extends this one.
     """
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise MatfmError(f"{path} is not valid TOML: {error}") from error
     base = raw.pop("extends", None)
     if base is None:
         return raw
     if not isinstance(base, str) or not (path.parent / base).is_file():
         raise MatfmError(f"{path} extends {base!r}, which is not a file beside it")
-    return _laid_over(read_recipe(path.parent / base), raw)
+    here = (*below, path.resolve())
+    if (path.parent / base).resolve() in here:
+        raise MatfmError(f"{path} extends {base!r}, which extends {path.name}; one of them must stand alone")
+    return _laid_over(read_recipe(path.parent / base, here), raw)
 
 
 def _laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

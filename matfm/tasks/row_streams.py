@@ -21,7 +21,7 @@ from tqdm import tqdm
 from matfm.core.files import atomic_path
 from matfm.tasks.encoding import EncodedRows, RowEncoder
 from matfm.tasks.examples import Examples
-from matfm.tasks.journal import Journal
+from matfm.tasks.journal import Journal, resumable
 from matfm.tasks.labels import read_conditions
 from matfm.tasks.row_tally import RowTally
 from matfm.tasks.tables import Chunk, iterate_table, table_format, table_writer
@@ -54,6 +54,10 @@ class RowStream:
 
     def run(self, compute: Compute, resume: bool = False) -> dict[str, Any]:
         """Write the table; returns counts and the first reasons, for the summary. `resume` goes on where it ended."""
+        with resumable(self.out):
+            return self._run(compute, resume)
+
+    def _run(self, compute: Compute, resume: bool) -> dict[str, Any]:
         chunks = iterate_table(self.table)
         first = next(chunks)
         for name in (self.input, *self.conditions, *([self.group] if self.group else [])):

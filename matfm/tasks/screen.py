@@ -21,7 +21,7 @@ from matfm.tasks.devices import resolve_device
 from matfm.tasks.diversity import maxmin_pick
 from matfm.tasks.fewshot_features import EMBEDDING
 from matfm.tasks.fewshot_scorers import KernelScorer
-from matfm.tasks.journal import Journal, weights_digest
+from matfm.tasks.journal import Journal, resumable, weights_digest
 from matfm.tasks.library import CHUNK_ROWS, Library
 from matfm.tasks.parallel import available_cores, map_in_order
 from matfm.tasks.rejects import Reject, RejectLog
@@ -124,6 +124,11 @@ def run(config: ScreenConfig, resume: bool = False, new_scorer: NewScorer = Kern
         MatfmError: the call or a table is wrong; a row of the library never is, it is listed.
         RunError: worker processes were ended.
     """
+    with resumable(config.out):
+        return _run(config, resume, new_scorer)
+
+
+def _run(config: ScreenConfig, resume: bool, new_scorer: NewScorer) -> dict[str, Any]:
     if config.engine == "ray":
         check_ray()
     started = time.perf_counter()

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from matfm.core.files import atomic_path, readable_os_errors, sha256_of
 from matfm.errors import MatfmError, RunError
 from matfm.tasks.recipes import Source
 from matfm.tasks.tables import Chunk, read_table, read_text_table
+from matfm.tasks.unpacking import Unpacked
+
+_DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError, IndexError, struct.error)
 
 
 def default_cache() -> Path:
@@ -69,7 +75,10 @@ def _pip_download(source: Source, folder: Path) -> Path:
     """One file of the package index through pip itself, so a user's mirror and cache are honoured."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--ignore-requires-python", "--quiet"]
     binary = "--only-binary=:all:" if source.file.endswith(".whl") else "--no-binary=:all:"
-    command += [binary, "--dest", str(folder), f"{source.name}=={source.version}"]
+    # With its digest, pip refuses another file before it looks into it: of a source archive it would run the build.
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"{source.name}=={source.version} --hash=sha256:{source.sha256}\n", "ascii")
+    command += [binary, "--dest", str(folder), "--require-hashes", "--requirement", str(wanted)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (fixed arguments)
     fetched = folder / source.file
     if result.returncode == 0 and fetched.is_file():
@@ -98,17 +107,33 @@ def _url_download(source: Source, folder: str) -> Path:
 
 
 def read_member(archive: Path, member: str) -> str:
-    """Text of one member of a zip archive (a wheel is one); a name that ends in .gz is unpacked."""
+    """Text of one member of a zip archive (a wheel is one); a name that ends in .gz is unpacked.
+
+    It's read in memory and never extracted, so a name or link in the archive leads nowhere.
+
+    Raises:
+        MatfmError: there is no such member, it is a decompression bomb, encrypted, or no UTF-8 text.
+        RunError: the archive is damaged.
+    """
     try:
         with zipfile.ZipFile(archive) as opened:
-            content = opened.read(member)
-        return (gzip.decompress(content) if member.endswith(".gz") else content).decode("utf-8-sig")
+            packed = opened.getinfo(member).compress_size
+            with opened.open(member) as stream:
+                content = Unpacked(stream, packed, f"{member} of {archive.name}").read()
+        if member.endswith(".gz"):
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as unzipped:
+                content = Unpacked(unzipped, packed, f"{member} of {archive.name}").read()
+        return content.decode("utf-8-sig")
     except KeyError as error:
         raise MatfmError(f"{archive.name} has no member {member!r}; check `members` in the recipe") from error
-    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError) as error:
-        raise RunError(f"{archive} is not a readable archive: {error}; delete it and fetch again") from error
     except UnicodeDecodeError as error:
         raise MatfmError(f"{member} of {archive.name} is not UTF-8 text (byte {error.start})") from error
+    except MatfmError:
+        raise
+    except (*_DAMAGED, ValueError, OverflowError) as error:
+        raise RunError(f"{archive} is not a readable archive: {error}; delete it and fetch again") from error
+    except (NotImplementedError, RuntimeError) as error:  # a method of compression that is not known, or a password
+        raise MatfmError(f"{member} of {archive.name} cannot be unpacked: {error}") from error
 
 
 def read_member_table(file: Path, member: str) -> Chunk:

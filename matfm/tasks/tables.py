@@ -10,9 +10,11 @@ import csv
 import gzip
 import io
 import json
+import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,11 +26,19 @@ import pyarrow.parquet as pq
 from matfm.chem.units import Property, property_named
 from matfm.core.files import atomic_path
 from matfm.errors import MatfmError
+from matfm.tasks.unpacking import Unpacked
 
 CHUNK_ROWS = 50_000
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 STANDARD_INPUT = "-"
-_LARGEST_CELL = 2**31 - 1
+MOST_COLUMNS = 20_000
+"""Of a table; every one of them is carried along to what is written."""
+LONGEST_LINE = 2**28
+"""Characters of a line and of a cell."""
+_BLOCK = 1 << 17
+_SHOWN_COLUMNS, _SHOWN_CHARACTERS = 20, 60
+_DAMAGED = (pa.ArrowException, OSError, ValueError, OverflowError, KeyError)
+"""What pyarrow raises for files that are damaged."""
 
 
 @dataclass
@@ -53,8 +63,31 @@ class Chunk:
     def column(self, name: str, source: str) -> list[str]:
         """One column. Raises MatfmError naming the columns there are."""
         if name not in self.columns:
-            raise MatfmError(f"{source} has no column {name!r}; its columns are {', '.join(map(repr, self.columns))}")
+            raise MatfmError(f"{source} has no column {_shown(name)}; its columns are {self._names()}")
         return self.columns[name]
+
+    def _names(self) -> str:
+        more = len(self.columns) - _SHOWN_COLUMNS
+        names = ", ".join(_shown(name) for name in list(self.columns)[:_SHOWN_COLUMNS])
+        return f"{names} and {more:,} more" if more > 0 else names
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN_CHARACTERS else name[: _SHOWN_CHARACTERS - 1] + "…")
+
+
+def _check_columns(names: Sequence[str], path: str) -> None:
+    """Raise MatfmError for names that a table cannot have."""
+    if len(names) > MOST_COLUMNS:
+        raise MatfmError(
+            f"{path} has {len(names):,} columns and a table at most {MOST_COLUMNS:,}; leave out those that are not "
+            "needed, or give it with rows and columns exchanged"
+        )
+    if len(set(names)) < len(names):
+        double = next(name for name, count in Counter(names).items() if count > 1)
+        raise MatfmError(f"{path} has two columns named {_shown(double)}; rename one")
+    if any("\x00" in name for name in names):
+        raise MatfmError(f"{path}: names of columns hold NUL bytes, as in UTF-16 text; save it as UTF-8")
 
 
 def table_format(path: str) -> str:
@@ -105,10 +138,12 @@ def column_metadata(path: str, column: str) -> dict[str, str]:
     """What a Parquet file says of a column (unit, property); nothing for other formats."""
     if table_format(path) != "parquet" or not Path(path).is_file():
         return {}
-    schema = pq.read_schema(path)
-    if column not in schema.names:
-        return {}
-    return {key.decode(): value.decode() for key, value in (schema.field(column).metadata or {}).items()}
+    try:
+        schema = pq.read_schema(path)
+        found = schema.field(column).metadata if column in schema.names else None
+    except _DAMAGED as error:
+        raise MatfmError(f"{path} is not a readable Parquet file: {error}") from error
+    return {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in (found or {}).items()}
 
 
 def column_property(path: str, column: str) -> Property:
@@ -123,7 +158,8 @@ def column_property(path: str, column: str) -> Property:
 def check_output(out: str, *tables: str | None) -> None:
     """Raise MatfmError if the table to write is one of those that are read."""
     for table in tables:
-        if table not in (None, STANDARD_INPUT) and Path(out).resolve() == Path(str(table)).resolve():
+        # Not Path.resolve, which fails on links in a circle.
+        if table not in (None, STANDARD_INPUT) and os.path.realpath(out) == os.path.realpath(str(table)):
             raise MatfmError(f"--out {out} is the table that is read; choose another name")
 
 
@@ -154,35 +190,41 @@ def _text_appender(text: IO[str], kind: str, names: list[str]) -> Any:
 
 @contextmanager
 def _open_text(path: str) -> Iterator[IO[str]]:
-    opener = gzip.open if path.endswith(".gz") else open
+    named = "standard input" if path == STANDARD_INPUT else path
     try:
         if path == STANDARD_INPUT:
             yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
-            return
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as text:  # type: ignore[operator]
-            yield text
+        elif path.endswith(".gz"):
+            with gzip.open(path, "rb") as packed:
+                unpacked = Unpacked(packed, Path(path).stat().st_size, path)
+                yield io.TextIOWrapper(io.BufferedReader(unpacked, _BLOCK), encoding="utf-8-sig", newline="")
+        else:
+            with open(path, encoding="utf-8-sig", newline="") as text:  # noqa: PTH123 (a name as it was given)
+                yield text
     except UnicodeDecodeError as error:
-        named = "standard input" if path == STANDARD_INPUT else path
         raise MatfmError(f"{named} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise MatfmError(f"{path} is not a complete gzip file: {error}") from error
+    except OSError as error:
+        raise MatfmError(f"{named} cannot be read: {error.strerror or error}") from error
 
 
 Record = tuple[dict[str, str], str | None]
 
 
 def _csv_records(text: IO[str], path: str, kind: str) -> Iterator[Record]:
-    csv.field_size_limit(_LARGEST_CELL)
-    lines = _LinesOfRecord(text)
+    csv.field_size_limit(LONGEST_LINE)
+    lines = _LinesOfRecord(text, path)
     reader = csv.reader(lines, delimiter="\t" if kind == "tsv" else ",")
-    header = next(reader, None)
+    try:
+        header = next(reader, None)
+    except csv.Error as error:
+        raise MatfmError(f"{path}, line 1: {error}") from error
     if lines.unclosed_quote() is not None:
         raise MatfmError(f"{path}, line 1: a quote opens here and never closes; close or remove it")
     if not header:
         raise MatfmError(f"{path} is empty; a table begins with a line of column names")
-    if len(set(header)) < len(header):
-        double = next(name for name in header if header.count(name) > 1)
-        raise MatfmError(f"{path} has two columns named {double!r}; rename one")
+    _check_columns(header, path)
     yield dict.fromkeys(header, ""), None
     width = len(header)
     try:
@@ -201,16 +243,27 @@ def _csv_records(text: IO[str], path: str, kind: str) -> Iterator[Record]:
         raise MatfmError(f"{path}, line {reader.line_num}: {error}") from error
 
 
+def _lines(text: IO[str], path: str) -> Iterator[str]:
+    """The lines, none of which may fill the memory."""
+    number = 0
+    while line := text.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE:
+            raise MatfmError(f"{path}, line {number}: it has more than {LONGEST_LINE:,} characters; is it a table?")
+        yield line
+
+
 class _LinesOfRecord:
     """Hands lines to the CSV reader and remembers those of the current record, to notice a quote that never closes."""
 
-    def __init__(self, text: IO[str]) -> None:
+    def __init__(self, text: IO[str], path: str) -> None:
         self.text = text
+        self.path = path
         self.number = 0
         self.lines: list[str] = []
 
     def __iter__(self) -> Iterator[str]:
-        for line in self.text:
+        for line in _lines(self.text, self.path):
             self.number += 1
             self.lines.append(line)
             yield line
@@ -224,16 +277,12 @@ class _LinesOfRecord:
 
 def _jsonl_records(text: IO[str], path: str) -> Iterator[Record]:
     header: dict[str, str] | None = None
-    for number, line in enumerate(text, start=1):
-        try:
-            record = json.loads(line, parse_float=str, parse_int=str)
-            reason = None if isinstance(record, dict) else f"line {number} is not a JSON object"
-        except (ValueError, RecursionError) as error:
-            record, reason = None, f"line {number} is not readable JSON: {error}"
-        cells = {} if reason else {name: _json_cell(value) for name, value in record.items()}
+    for number, line in enumerate(_lines(text, path), start=1):
+        cells, reason = _json_cells(line, number)
         if header is None:
             if reason:
                 raise MatfmError(f"{path}: {reason}; the first line names the columns")
+            _check_columns(list(cells), path)
             header = dict.fromkeys(cells, "")
             yield header, None
         unexpected = [name for name in cells if name not in header]
@@ -242,6 +291,31 @@ def _jsonl_records(text: IO[str], path: str) -> Iterator[Record]:
         yield {**header, **{name: cell for name, cell in cells.items() if name in header}}, reason
     if header is None:
         raise MatfmError(f"{path} is empty; every line of a JSONL table is an object")
+
+
+def _json_cells(line: str, number: int) -> tuple[dict[str, str], str | None]:
+    """The cells of a line, and what is wrong with it."""
+    try:
+        record = json.loads(line, parse_float=str, parse_int=str, object_pairs_hook=_once)
+        if not isinstance(record, dict):
+            return {}, f"line {number} is not a JSON object"
+        cells = {name: _json_cell(value) for name, value in record.items()}
+        if "\\u" in line:
+            "".join([*cells, *cells.values()]).encode()
+    except UnicodeEncodeError:
+        return {}, f"line {number} holds half of a character (\\ud800 to \\udfff)"
+    except (ValueError, RecursionError) as error:
+        return {}, f"line {number} is not readable JSON: {error}"
+    return cells, None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, if every key stands there once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        double = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {_shown(double)} stands there twice")
+    return found
 
 
 def _json_cell(value: Any) -> str:
@@ -267,19 +341,35 @@ def _gather(records: Iterator[Record], chunk_rows: int) -> Iterator[Chunk]:
 
 
 def _iterate_parquet(path: str, chunk_rows: int) -> Iterator[Chunk]:
-    try:
+    with _readable_parquet(path):
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise MatfmError(f"{path} is not a readable Parquet file: {error}") from error
+        names = list(file.schema_arrow.names)
+        batches = file.iter_batches(chunk_rows)
+    _check_columns(names, path)
     first_row = 0
-    for batch in file.iter_batches(chunk_rows):
-        columns = {}
-        for name in batch.schema.names:
-            try:
-                columns[name] = batch.column(name).cast(pa.string()).fill_null("").to_pylist()
-            except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-                columns[name] = ["" if value is None else str(value) for value in batch.column(name).to_pylist()]
+    while True:
+        with _readable_parquet(path):
+            batch = next(batches, None)
+            if batch is None:
+                break
+            columns = {name: _parquet_cells(batch.column(name)) for name in names}
         yield Chunk(columns, first_row)
         first_row += batch.num_rows
     if first_row == 0:
-        yield Chunk({name: [] for name in file.schema_arrow.names}, 0)
+        yield Chunk({name: [] for name in names}, 0)
+
+
+def _parquet_cells(column: Any) -> list[str]:
+    try:
+        cells: list[str] = column.cast(pa.string()).fill_null("").to_pylist()
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        cells = ["" if value is None else str(value) for value in column.to_pylist()]
+    return cells
+
+
+@contextmanager
+def _readable_parquet(path: str) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGED as error:
+        raise MatfmError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())}") from error

@@ -22,6 +22,7 @@ from matfm.core.trainer import Evaluation, StepFunction, StepOutput, fit
 from matfm.errors import MatfmError
 from matfm.models.backbones import PropertyModel
 from matfm.models.domain import ALIGNMENTS, AlignedPropertyModel, condition_on
+from matfm.models.saving import save_tokenizer
 from matfm.tasks import finetune, pretrain
 from matfm.tasks.adaptation.config import AdaptConfig, DomainTable
 from matfm.tasks.adaptation.rows import DomainRows
@@ -70,7 +71,7 @@ def train_control(config: AdaptConfig, rows: DomainRows, out: Path, device: torc
         _check_same(out, record)
     backbone = train_stages(config, out.parent / STAGES, resume) if config.stages else ""
     out.mkdir(parents=True, exist_ok=True)
-    rows.labelled.encoder.tokenizer.save_pretrained(str(out))
+    save_tokenizer(rows.labelled.encoder.tokenizer, out)
     positions = rows.positions("source", "train")
     valid = rows.take(rows.positions("source", "valid"))
     return _train_alone(
