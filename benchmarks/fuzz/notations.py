@@ -101,6 +101,7 @@ def _label(content: bytes, _: Path) -> object:
 
 
 def _unit(content: bytes, _: Path) -> object:
+    from matfm.chem.units import property_named
 
     name, _, unit = text_of(content).partition("|")
     return property_named(name, unit).limits

@@ -134,7 +134,8 @@ def _show(name: str, tally: Tally) -> None:
     rate = tally.inputs / max(tally.seconds, 1e-9)
     print(
         f"{name:18} {tally.inputs:8,} inputs, {tally.read:8,} read, {tally.refused:8,} refused, "
-        f"slowest {tally.slowest * 1e3:7.1f} ms, {rate:8,.0f}/s"
+        f"slowest {tally.slowest * 1e3:7.1f} ms, {rate:8,.0f}/s",
+        flush=True,
     )
     for what, (message, content) in tally.failures.items():
         print(f"    {what}: {message[:200]}\n        {content[:300]!r}")

@@ -142,22 +142,19 @@ def _token_file(content: bytes, folder: Path) -> object:
 
 
 def _run_folder(content: bytes, folder: Path) -> object:
-    """`config.json` as resuming, predicting and reporting read it."""
+    """`config.json` as resuming and predicting read it, beside weights that fit the one of the corpus."""
     from matfm.core.run_directory import RunDirectory
     from matfm.models.saving import load_model
 
     (folder / "config.json").write_bytes(content)
-    _tensors(folder / "model.safetensors")
-    load_model(named("matfm.models.matbert", "MatBERTModel"), str(folder))
-    return RunDirectory.open(folder, {"seed": 1}, resume=True)
+    if not (folder / "model.safetensors").is_file():
+        (folder / "model.safetensors").write_bytes(_tiny()[1])
+    RunDirectory.open(folder, {"seed": 1}, resume=True)
+    return load_model(named("matfm.models.matbert", "MatBERTModel"), str(folder))
 
 
 def _run_configs() -> list[bytes]:
-    from matfm import MatBERTConfig
-
-    config = MatBERTConfig.of_size("tiny", property_names=["gap"], property_units=["eV"])
-    config.run = {"seed": 1}
-    return [config.to_json_string().encode()]
+    return [_tiny()[0]]
 
 
 def _weights(content: bytes, folder: Path) -> object:
@@ -181,9 +178,11 @@ def _tiny() -> tuple[bytes, bytes]:
     from matfm import MatBERTConfig
     from matfm.models.saving import save_model
 
-    config = MatBERTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    config = MatBERTConfig(
+        hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4, amount_frequencies=2
+    )
     with tempfile.TemporaryDirectory() as folder:
-        save_model(named("matfm.models.matbert", "MatBERTModel")(config), Path(folder), {})
+        save_model(named("matfm.models.matbert", "MatBERTModel")(config), Path(folder), {"seed": 1})
         return (Path(folder) / "config.json").read_bytes(), (Path(folder) / "model.safetensors").read_bytes()
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from matfm.chem.composition_schemes import CLS, SPECIAL_AMOUNT, VOCABULARY, fraction_ids
-from matfm.chem.formula import read_formula
+from matfm.chem.formula import MAX_LENGTH, read_formula
 from matfm.chem.formula_grammar import LARGEST_USUAL_AMOUNT
 from matfm.errors import MatfmError
 
@@ -46,7 +46,9 @@ class EncodedFormulas:
 
 def encode_many_fractions(formulas: Sequence[str]) -> EncodedFormulas:
     """Equal to `encode_fractions` on every formula (amounts as float32); unreadable ones are reported, not raised."""
-    is_plain_R, ids, amounts, lengths_P = _encode_plain(formulas)
+    # A text of megabytes would be cut into millions of items first; empty, it is left to `read_formula`.
+    short = [formula if len(formula) <= MAX_LENGTH else "" for formula in formulas]
+    is_plain_R, ids, amounts, lengths_P = _encode_plain(short)
     lengths_R = np.zeros(len(formulas), np.int64)
     lengths_R[is_plain_R] = lengths_P
     others: list[tuple[list[int], list[float]]] = []

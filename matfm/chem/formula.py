@@ -18,6 +18,8 @@ from matfm.chem.missing import is_missing
 from matfm.errors import FormulaWarning, MatfmError
 
 ISOTOPES = ("hydrogen", "reject")
+MAX_LENGTH = 20_000
+"""Characters of one formula; a longer text is something else that got into the column."""
 _ITEM = re.compile(r"[A-Z][^A-Z]*|[^A-Z]+")
 _ROUND = re.compile(r"\(([A-Za-z0-9.]++)\)([0-9]{1,9}(?:\.[0-9]{1,12})?)?")
 _PLAIN_ITEM = re.compile(r"([A-Z][a-z]?)([0-9]{1,9}(?:\.[0-9]{1,12})?)?")
@@ -105,6 +107,10 @@ def read_formula(text: str, *, isotopes: str = "hydrogen", variables: Mapping[st
     if isotopes not in ISOTOPES:
         raise MatfmError(f"isotopes is {isotopes!r}; choose one of {', '.join(ISOTOPES)}")
     stripped = text.strip()
+    if len(stripped) > MAX_LENGTH:
+        raise MatfmError(
+            stripped, MAX_LENGTH, f"the formula has {len(stripped):,} characters, more than {MAX_LENGTH:,}"
+        )
     amounts = _plain_amounts(stripped)
     if amounts:
         return Formula(stripped, amounts)

@@ -29,6 +29,8 @@ CONSTRAINTS: Mapping[str, int] = MappingProxyType({atom: n for n, atoms in _BY_B
 """Most bonds an atom takes part in, by element and charge: those of the selfies package, extended by atoms that
 RDKit limits too. `?` stands for all others (metals), which RDKit leaves free."""
 
+MAX_LENGTH = 50_000
+"""Characters of one SELFIES, which is up to ten times as long as the SMILES of the molecule."""
 _SPLIT = re.compile(SPLIT_PATTERN)
 _SYMBOL = re.compile(r"\[[^\[\]\s]+\]|\.")
 _VERSION_1 = re.compile(r"\[(?:Branch[0-9]_[0-9]|Expl.*|.*expl)\]")
@@ -112,6 +114,8 @@ def _check_symbols(text: str) -> list[str]:
     """Symbols of a text that holds nothing else."""
     if not text:
         raise MatfmError(text, 0, "the SELFIES is empty")
+    if len(text) > MAX_LENGTH:
+        raise MatfmError(text, MAX_LENGTH, f"the SELFIES has {len(text):,} characters, more than {MAX_LENGTH:,}")
     position, symbols = 0, []
     while position < len(text):
         found = _SYMBOL.match(text, position)

@@ -98,7 +98,7 @@ def _check_text(body: str) -> None:
         raise MatfmError(body, 0, "the SMILES is empty")
     if is_missing(body):
         raise MatfmError(body, 0, "this is a missing value, not a SMILES")
-    for position, character in enumerate(body):
+    for position, character in enumerate(body[:MAX_LENGTH]):
         if not "!" <= character <= "~":
             raise MatfmError(body, position, _unreadable(character))
     if len(body) > MAX_LENGTH:

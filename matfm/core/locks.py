@@ -49,7 +49,11 @@ def alone(path: Path, work: Path) -> Iterator[None]:
     Raises:
         MatfmError: another process does, or the file cannot be written.
     """
-    with readable_os_errors(path):
+    try:
+        str(work).encode()
+    except UnicodeEncodeError as error:  # Arrow and safetensors open no such file
+        raise MatfmError(f"{str(work)!r} is no name in UTF-8; choose another --out") from error
+    with readable_os_errors(work):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(path)
     if file is None:

@@ -12,7 +12,7 @@ from matfm.errors import MatfmError
 from matfm.models.huggingface_backbone import HuggingFaceForProperty, HuggingFaceModel, adopt_encoder
 from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.models.matbert import MatBERTForProperty, MatBERTModel
-from matfm.models.saving import load_model, readable_loading
+from matfm.models.saving import load_model, readable_loading, refuse_code
 
 PropertyModel = MatBERTForProperty | HuggingFaceForProperty
 Encoder = MatBERTModel | HuggingFaceModel
@@ -28,7 +28,9 @@ def saved_architecture(name: str) -> dict[str, Any]:
         MatfmError: there is no such model, or it has no readable configuration.
     """
     with readable_loading(name):
-        return dict(PreTrainedConfig.get_config_dict(resolve_weights(name))[0])
+        said = dict(PreTrainedConfig.get_config_dict(resolve_weights(name))[0])
+        refuse_code(said, name)
+        return said
 
 
 def is_foreign(architecture: dict[str, Any]) -> bool:

@@ -17,6 +17,10 @@ _MOST = {
     "intermediate_size": 1_000_000,
 }
 """Far above any model, and small enough that a made-up file cannot keep a machine busy with building one."""
+_NUMBERS = (
+    *("initializer_range", "layer_norm_eps", "rms_norm_eps", "rotary_base"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),
+)
 
 
 class FamilyConfig(PreTrainedConfig):
@@ -37,6 +41,11 @@ class FamilyConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or not 0 < value <= most:
                 raise MatfmError(f"model.{name} is {value!r}; it is a whole number from 1 to {most:,}")
+        for name in _NUMBERS:
+            if not isinstance(getattr(self, name, 0.0), (int, float)):
+                raise MatfmError(f"model.{name} is {getattr(self, name)!r}; it is a number")
+        if not isinstance(self.run, (dict, type(None))):
+            raise MatfmError(f"the configuration of the run is {self.run!r}; it is a section")
 
     @classmethod
     def from_pretrained(cls, name: Any, *arguments: Any, **options: Any) -> Self:

@@ -43,7 +43,9 @@ def load_model(cls: Any, name: str) -> Any:
     """
     path = resolve_weights(name)
     with readable_loading(name):
-        architecture = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
+        said = PreTrainedConfig.get_config_dict(path)[0]
+        refuse_code(said, name)
+        architecture = said.get("model_type")
         if architecture != cls.config_class.model_type:
             raise MatfmError(f"{name} is a {architecture} model; {cls.config_class.model_type} is what this needs")
         with without_bars():
@@ -54,6 +56,14 @@ def load_model(cls: Any, name: str) -> Any:
         # Transformers fills them with random numbers, and every result would be one.
         raise MatfmError(f"the weights {name!r} lack {lacking[0]} ({len(lacking)} such tensors); save the model again")
     return model.eval()
+
+
+def refuse_code(said: Any, name: str) -> None:
+    """Raise MatfmError where a configuration names attention that transformers would fetch from the Hub and run."""
+    for key, value in said.items() if isinstance(said, dict) else ():
+        if str(key).endswith("_implementation") and "/" in str(value):
+            raise MatfmError(f"{name}: config.json names code of the Hub ({key} {value!r}), which is never run; remove it")
+        refuse_code(value, name)
 
 
 @contextmanager

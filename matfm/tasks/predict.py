@@ -157,9 +157,13 @@ def load_members(run_path: str) -> list[PropertyModel]:
     if not first.config.property_names:
         raise MatfmError(f"{run_path} holds no property predictor; fine-tune one with matfm finetune")
     folder = Path(run_path)
-    others = sorted((path.parent for path in (folder / ENSEMBLE).glob(f"*/{MODEL_FILE}")), key=lambda at: int(at.name))
+    members = [path.parent for path in (folder / ENSEMBLE).glob(f"*/{MODEL_FILE}") if path.parent.name.isdecimal()]
+    others = sorted(members, key=lambda at: int(at.name))
     begun = (first.config.run or {}) if (folder / SPLIT_FILE).is_file() else {}
-    wanted = int(begun.get("cross_conformal") or begun.get("ensemble") or 1)
+    said = begun.get("cross_conformal") or begun.get("ensemble") or 1
+    if not isinstance(said, int):
+        raise MatfmError(f"{run_path}: config.json says that its ensemble has {said!r} models; fine-tune again")
+    wanted = said
     if 1 + len(others) < wanted:
         raise MatfmError(
             f"{run_path} has {1 + len(others)} of the {wanted} models of its ensemble; "

@@ -1,0 +1,172 @@
+"""Signals, a second process, and a clock that jumps. SIGKILL while training and screening: tests/e2e."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from matfm.core.files import sha256_of
+from matfm.core.locks import alone
+from matfm.core.run_log import read_log
+from matfm.tasks import row_streams, tables
+
+DEADLINE = 120.0
+PYTHON = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def start(arguments, before=""):
+    """A command in a process of its own, with some lines of Python before it."""
+    code = f"import sys\n{before}\nfrom matfm.cli import main\nsys.argv[0] = 'matfm'\nmain()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=PYTHON, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_until(condition, process):
+    deadline = time.monotonic() + DEADLINE
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert process.poll() is None, process.communicate()[1]
+
+
+def finetuning(trained, out):
+    return ["finetune", trained.table, *trained.options, "--out", out, "--set", "fit.epochs=40", "--set",
+            "fit.tokens_per_batch=30", "--set", "fit.checkpoint_every=3", "--set", "fit.log_every=1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_survives_a_signal_while_training(trained, tmp_path, name):
+    """One sentence, exit code 1, and the resumed run ends with the weights of one that was never stopped."""
+    out, whole = tmp_path / "cut", tmp_path / "whole"
+    process = start(finetuning(trained, out))
+    wait_until(lambda: len(read_log(out / "log.jsonl")) > 5, process)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1
+    sentence = errors.strip().splitlines()[-1]
+    assert sentence.startswith("matfm: interrupted after step ")
+    assert sentence.endswith("go on with --resume")
+    assert not (out / "model.safetensors").exists()
+    assert not [path for path in out.rglob("*") if path.name.endswith((".tmp", ".lock"))]
+    trained.call(*finetuning(trained, out), "--resume")
+    trained.call(*finetuning(trained, whole))
+    cut, expected = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert all(bool((cut[key] == expected[key]).all()) for key in expected)
+
+
+SLOWLY = """
+import time
+from matfm.tasks import tables, library, row_streams, screen
+def slow(path, chunk_rows=2, read=tables.iterate_table):
+    for chunk in read(path, 2):
+        time.sleep(0.05)
+        yield chunk
+row_streams.iterate_table = library.iterate_table = slow
+"""
+
+
+@pytest.fixture
+def long_table(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("formula\n" + "".join(f"Fe{n}O{n % 7 + 1}\n" for n in range(1, 121)) + "Xx\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_survives_a_signal_while_predicting(trained, long_table, tmp_path, monkeypatch, name):
+    """Nothing stands under the final name; what was done is kept, and the resumed table is the same as a whole one."""
+    out, whole = tmp_path / "o.csv", tmp_path / "whole.csv"
+    arguments = ["predict", trained.run, long_table, "--input", "formula", "--out"]
+    process = start([*arguments, out], SLOWLY)
+    state = tmp_path / ".o.csv.unfinished" / "state.json"
+    wait_until(state.is_file, process)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=DEADLINE)
+    assert not out.exists()
+    assert 0 < json.loads(state.read_text())["rows"] < 121
+    if name != "SIGKILL":
+        assert process.returncode == 1
+        assert errors.strip().splitlines()[-1] == (
+            f"matfm: interrupted before {out} was written; go on with the same call and --resume"
+        )
+    monkeypatch.setattr(row_streams, "iterate_table", lambda path: tables.iterate_table(path, 2))
+    assert trained.call(*arguments, out, "--resume")["rows_in"] == 121
+    trained.call(*arguments, whole)
+    assert sha256_of(out) == sha256_of(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.csv", "t.csv", "whole.csv"]
+
+
+def test_survives_sigterm_while_screening(trained, long_table, tmp_path):
+    support = tmp_path / "support.csv"
+    support.write_text("formula,y\nFeO,1\nZnS,2\nTiO,3\nNaO,1\nFeS,2\n")
+    arguments = ["screen", long_table, "--support", support, "--input", "formula", "--label", "y", "--backbone", trained.run,
+                 "--classical", "none", "--workers", "1", "--top", "5", "--out", tmp_path / "o.csv"]  # fmt: skip
+    process = start(arguments, SLOWLY)
+    wait_until((tmp_path / ".o.csv.unfinished" / "state.json").is_file, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1, errors
+    assert "interrupted before" in errors.strip().splitlines()[-1]
+    assert not (tmp_path / "o.csv").exists()
+    assert not (tmp_path / ".o.csv.lock").exists()
+
+
+def test_survives_two_processes_on_one_run_directory(trained, tmp_path):
+    """The second is told so and changes nothing; the first ends as if it were alone."""
+    out = tmp_path / "run"
+    process = start(finetuning(trained, out))
+    wait_until(lambda: len(read_log(out / "log.jsonl")) > 2, process)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        for more in ([], ["--resume"]):
+            error = trained.call(*finetuning(trained, out), *more)
+            assert str(error) == f"another process works on {out}; wait until it has ended, or choose another --out"
+    finally:
+        process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, errors
+    steps = [record["step"] for record in read_log(out / "log.jsonl") if "loss" in record]
+    assert steps == list(range(1, len(steps) + 1))
+    assert not (out / ".lock").exists()
+
+
+def test_survives_two_processes_that_write_one_table(trained, long_table, tmp_path):
+    out = tmp_path / "o.csv"
+    arguments = ["predict", trained.run, long_table, "--input", "formula", "--out", out]
+    with alone(tmp_path / ".o.csv.lock", out):  # another call, as far as the lock can tell
+        assert "another process works on" in str(trained.call(*arguments))
+        assert not out.exists()
+    assert trained.call(*arguments)["rows_in"] == 121
+
+
+def test_survives_a_lock_whose_holder_was_killed(trained, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("")
+    assert trained.call("finetune", trained.table, *trained.options, "--out", tmp_path / "run")["rows_used"] == 24
+
+
+def test_a_call_that_fails_leaves_no_folder(trained, tmp_path):
+    trained.call("finetune", tmp_path / "no.csv", *trained.options, "--out", tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_survives_a_clock_that_jumps_backwards(trained, tmp_path, monkeypatch):
+    """Every look at the wall clock goes back by a day: the same weights, and durations that are none of its business."""
+    now = [time.time()]
+
+    def jumping():
+        now[0] -= 86_400.0
+        return now[0]
+
+    monkeypatch.setattr(time, "time", jumping)
+    summary = trained.call("finetune", trained.table, *trained.options, "--out", tmp_path / "run")
+    assert 0 <= summary["seconds"] < DEADLINE
+    here, there = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run", trained.run))
+    assert all(bool((here[key] == there[key]).all()) for key in there)
+    assert trained.call("finetune", trained.table, *trained.options, "--out", tmp_path / "run", "--resume") == summary
