@@ -62,7 +62,9 @@ def refuse_code(said: Any, name: str) -> None:
     """Raise MatfmError where a configuration names attention that transformers would fetch from the Hub and run."""
     for key, value in said.items() if isinstance(said, dict) else ():
         if str(key).endswith("_implementation") and "/" in str(value):
-            raise MatfmError(f"{name}: config.json names code of the Hub ({key} {value!r}), which is never run; remove it")
+            raise MatfmError(
+                f"{name}: config.json names code of the Hub ({key} {value!r}), which is never run; remove it"
+            )
         refuse_code(value, name)
 
 

@@ -109,7 +109,7 @@ def _url_download(source: Source, folder: str) -> Path:
 def read_member(archive: Path, member: str) -> str:
     """Text of one member of a zip archive (a wheel is one); a name that ends in .gz is unpacked.
 
-    It's read in memory and never extracted, so a name or link in the archive leads nowhere.
+    It is read in memory and never extracted, so a name or link in the archive leads nowhere.
 
     Raises:
         MatfmError: there is no such member, it is a decompression bomb, encrypted, or no UTF-8 text.

@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -76,7 +75,15 @@ def limited(arguments, size):
 
 def test_survives_a_disk_that_fills_up_while_training(trained, tmp_path):
     """Weights are the first file that is too large. The same call goes on when there is room."""
-    arguments = ["finetune", trained.table, *trained.options, "--out", tmp_path / "run", "--set", "fit.checkpoint_every=1"]
+    arguments = [
+        "finetune",
+        trained.table,
+        *trained.options,
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "fit.checkpoint_every=1",
+    ]
     result = limited(arguments, 60_000)
     assert result.returncode == 1, result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith("matfm: the disk is full: ")
@@ -113,11 +120,14 @@ def test_survives_a_disk_that_fills_up_while_writing_a_table(trained, tmp_path, 
 def test_survives_a_device_that_is_full(trained, table):
     error = trained.call("predict", trained.run, table, "--input", "formula", "--out", "/dev/full/o.csv")
     assert "/dev/full" in str(error)
-    with pytest.raises(RunError, match="the disk is full"), atomic_path(Path(table.parent / "x")) as temporary:
-        temporary.symlink_to("/dev/full")
-        with temporary.open("w") as file:
-            file.write("x")
-            file.flush()
+
+    def write_to_a_full_device():
+        with atomic_path(table.parent / "x") as temporary:
+            temporary.symlink_to("/dev/full")
+            temporary.write_text("x")
+
+    with pytest.raises(RunError, match="the disk is full"):
+        write_to_a_full_device()
     assert not (table.parent / "x").exists()
 
 
@@ -126,7 +136,9 @@ def test_survives_symbolic_links_as_input_and_output(trained, table, tmp_path):
     real.mkdir()
     (tmp_path / "in.csv").symlink_to(table)
     (tmp_path / "out.csv").symlink_to(real / "out.csv")
-    assert trained.call("predict", trained.run, tmp_path / "in.csv", "--input", "formula", "--out", tmp_path / "out.csv")
+    assert trained.call(
+        "predict", trained.run, tmp_path / "in.csv", "--input", "formula", "--out", tmp_path / "out.csv"
+    )
     assert (tmp_path / "out.csv").is_symlink()
     assert [path.name for path in real.iterdir()] == ["out.csv"]
     assert read_table(str(tmp_path / "out.csv")).columns["formula"] == ["GaN", "Fe2O3"]
@@ -149,7 +161,7 @@ NAMES = {
     "blanks": "a table of mine",
     "a leading dash": "-rf",
     "other scripts": "Bandlücken_带隙_عربي",
-    "quotes and newline": "it's \"new\"\nline",
+    "quotes and newline": 'it\'s "new"\nline',
     "bytes that are no UTF-8": os.fsdecode(b"caf\xe9"),
 }
 

@@ -46,7 +46,9 @@ def test_survives_any_bytes(name, tmp_path):
 
 def test_inputs_depend_on_the_seed_alone_and_are_short():
     corpus, words = [b"GaN", b"Fe2O3" * 5_000], [b"(", b"H2O"]
-    one, same, other = ([mutated(corpus, words, generator) for _ in range(50)] for generator in map(random.Random, (1, 1, 2)))
+    one, same, other = (
+        [mutated(corpus, words, generator) for _ in range(50)] for generator in map(random.Random, (1, 1, 2))
+    )
     assert one == same != other
     assert max(map(len, one)) <= LONGEST
 

@@ -141,7 +141,16 @@ def test_survives_config_json_with_wrong_types(model, trained, tmp_path, key):
 def test_survives_config_json_that_is_no_configuration(model):
     folder, refused = model
     whole = (folder / "config.json").read_bytes()
-    for content in (b"", b"[]", b"3", b"null", b"\xff\x00", whole[:-20], b'{"a": ' + b"[" * 200_000, b'{"hidden_size": NaN}'):
+    for content in (
+        b"",
+        b"[]",
+        b"3",
+        b"null",
+        b"\xff\x00",
+        whole[:-20],
+        b'{"a": ' + b"[" * 200_000,
+        b'{"hidden_size": NaN}',
+    ):
         (folder / "config.json").write_bytes(content)
         assert refused()
 
@@ -149,12 +158,24 @@ def test_survives_config_json_that_is_no_configuration(model):
 def test_survives_code_named_in_config_json(model, trained, tmp_path):
     folder, _ = model
     config = json.loads((folder / "config.json").read_text())
-    (folder / "evil.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'trace')!r})\nclass Model: pass\nclass Config: pass\n")
+    (folder / "evil.py").write_text(
+        f"import os\nos.mkdir({str(tmp_path / 'trace')!r})\nclass Model: pass\nclass Config: pass\n"
+    )
     named = {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
     for changes in (named, {**named, "model_type": "evil"}):
         (folder / "config.json").write_text(json.dumps({**config, **changes}))
         trained.call("predict", folder, trained.table, "--input", "formula", "--out", tmp_path / "o.csv")
-        trained.call("embed", folder, trained.table, "--input", "formula", "--kind", "composition", "--out", tmp_path / "e.parquet")
+        trained.call(
+            "embed",
+            folder,
+            trained.table,
+            "--input",
+            "formula",
+            "--kind",
+            "composition",
+            "--out",
+            tmp_path / "e.parquet",
+        )
     assert not (tmp_path / "trace").exists()
 
 
@@ -197,4 +218,6 @@ def test_survives_a_run_of_another_version_with_unknown_keys(model, trained, tmp
 def test_a_model_that_is_whole_still_loads(model, trained, tmp_path):
     """The other tests would pass with a loader that refuses everything."""
     folder, _ = model
-    assert isinstance(trained.call("predict", folder, trained.table, "--input", "formula", "--out", tmp_path / "o.csv"), dict)
+    assert isinstance(
+        trained.call("predict", folder, trained.table, "--input", "formula", "--out", tmp_path / "o.csv"), dict
+    )
