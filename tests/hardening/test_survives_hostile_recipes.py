@@ -47,11 +47,12 @@ def build(trained, tmp_path):
         (folder / "own.zip").write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         (folder / "own.toml").write_text(RECIPE.format(more="", digest=digest, member=member))
+        built = (tmp_path / "built").exists()
         found = trained.call("data", "build", folder / "own.toml", "--out", tmp_path / "built")
         assert sorted(path.name for path in tmp_path.iterdir()) in (["recipe"], ["built", "recipe"])
         assert sorted(path.name for path in folder.iterdir()) == ["own.toml", "own.zip"]
         if isinstance(found, MatfmError):
-            assert not (tmp_path / "built").exists()
+            assert (tmp_path / "built").exists() == built
             return str(found)
         return found
 
