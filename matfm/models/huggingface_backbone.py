@@ -22,7 +22,7 @@ from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.models.matbert import PropertyPrediction
 from matfm.models.pooling import POOLINGS
 from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones
-from matfm.models.saving import readable_loading, without_bars
+from matfm.models.saving import in_short, readable_loading, without_bars
 
 # N packed tokens, B sequences, T padded length, D width
 
@@ -161,7 +161,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         with _silence():
             tokenizer = AutoTokenizer.from_pretrained(resolve_weights(name), trust_remote_code=False)
     except Exception as error:  # the tokenizers package raises plain Exceptions
-        reason = " ".join(str(error).split())
+        reason = in_short(error)
         raise MatfmError(f"the tokenizer of {name} cannot be loaded ({reason}); save it into that folder") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise MatfmError(f"{name} holds no tokenizer; save the one of the model's pretraining into that folder")

@@ -76,9 +76,13 @@ def readable_loading(name: str) -> Iterator[None]:
     except MatfmError:
         raise
     except Exception as error:  # the checks of its configurations raise plain Exceptions
-        reason = " ".join(str(error).split())
-        shown = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
-        raise MatfmError(f"the weights {name!r} cannot be loaded: {shown or type(error).__name__}") from error
+        raise MatfmError(f"the weights {name!r} cannot be loaded: {in_short(error)}") from error
+
+
+def in_short(error: Exception) -> str:
+    """What a library says of a file, in one line; some of its messages hold whole lists of models."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
