@@ -11,6 +11,7 @@ from matfm.errors import MatfmError
 _SHARD = re.compile(r"[^/\\]+\.safetensors")
 WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
 MODEL_FILE = "model.safetensors"
+INDEX_FILE = f"{MODEL_FILE}.index.json"
 
 
 def bundled_names() -> list[str]:
@@ -33,7 +34,7 @@ def resolve_weights(name: str) -> str:
         return found
     folder = Path(name)
     if folder.is_dir():
-        if not any((folder / name).is_file() for name in (MODEL_FILE, f"{MODEL_FILE}.index.json")):
+        if not any((folder / name).is_file() for name in (MODEL_FILE, INDEX_FILE)):
             if any(folder.glob("pytorch_model*.bin")):
                 raise MatfmError(
                     f"{name} holds only pickled weights, which are never read; load them once with transformers and "
@@ -41,14 +42,14 @@ def resolve_weights(name: str) -> str:
                 )
             raise MatfmError(f"{name} holds no {MODEL_FILE}; give the folder of a finished run or of saved weights")
         if not (folder / MODEL_FILE).is_file():
-            _check_shards(folder / f"{MODEL_FILE}.index.json")
+            check_shards(folder / INDEX_FILE)
         return name
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return name
     raise MatfmError(f"there are no weights {name!r}; bundled are {', '.join(bundled_names())}, or give a folder")
 
 
-def _check_shards(index: Path) -> None:
+def check_shards(index: Path) -> None:
     """Raise MatfmError unless an index names safetensors files beside it; transformers would read pickles too."""
     try:
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())

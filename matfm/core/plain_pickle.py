@@ -106,7 +106,7 @@ def read_plain_pickle(data: bytes, name: str) -> Any:
 def _check_sizes(data: bytes) -> None:
     """Refuse a few bytes that ask for all of the memory: numbered places and frames beyond the length of the data."""
     for code, argument, position in pickletools.genops(data):
-        if code.name in _SIZES and not 0 <= int(argument) <= len(data):  # type: ignore[call-overload]
+        if code.name in _SIZES and not 0 <= int(argument or 0) <= len(data):
             raise pickle.UnpicklingError(f"{code.name} at byte {position} is of size {argument}")
 
 

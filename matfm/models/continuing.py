@@ -39,8 +39,9 @@ class Start:
     def __init__(self, name: str) -> None:
         path = resolve_weights(name)
         with readable_loading(name):
-            self.config = AutoConfig.from_pretrained(path)
-            self.tokens: dict[str, int] = AutoTokenizer.from_pretrained(path).get_vocab()
+            self.config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            self.tokens: dict[str, int] = tokenizer.get_vocab()
             file = cached_file(path, MODEL_FILE)
             assert file is not None
             self.weights = {key: value.float() for key, value in load_file(Path(file)).items()}

@@ -22,7 +22,7 @@ from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.models.matbert import PropertyPrediction
 from matfm.models.pooling import POOLINGS
 from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones
-from matfm.models.saving import in_short, readable_loading, without_bars
+from matfm.models.saving import in_short, readable_loading, refuse_pickles, without_bars
 
 # N packed tokens, B sequences, T padded length, D width
 
@@ -120,9 +120,11 @@ def adopt_encoder(name: str, kind: str | None = None) -> HuggingFaceModel:
     from transformers import AutoModel
 
     tokenizer = load_tokenizer(name)
+    path = resolve_weights(name)
     with readable_loading(name), _silence(), without_bars():
+        refuse_pickles(path, name)
         loaded, report = AutoModel.from_pretrained(
-            resolve_weights(name),
+            path,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
@@ -181,10 +183,8 @@ def build_encoder(architecture: dict[str, Any]) -> Any:
         with _silence():
             return _bare(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
     except (ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise MatfmError(
-            f"an encoder of the type {architecture.get('model_type')!r} cannot be built: {reason}"
-        ) from error
+        kind = architecture.get("model_type")
+        raise MatfmError(f"an encoder of the type {kind!r} cannot be built: {in_short(error)}") from error
 
 
 def longest_input(architecture: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> int | None:

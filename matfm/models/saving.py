@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
-from matfm.core.bundled import MODEL_FILE, resolve_weights
+from matfm.core.bundled import INDEX_FILE, MODEL_FILE, check_shards, resolve_weights
 from matfm.core.files import os_error_code, readable_os_errors
 from matfm.errors import MatfmError
 
+_IF_THERE: Any = {
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
 _LONGEST_REASON = 300
 """Characters of what transformers says; some of its messages hold whole configurations."""
 
@@ -45,6 +49,7 @@ def load_model(cls: Any, name: str) -> Any:
     with readable_loading(name):
         said = PreTrainedConfig.get_config_dict(path)[0]
         refuse_code(said, name)
+        refuse_pickles(path, name)
         architecture = said.get("model_type")
         if architecture != cls.config_class.model_type:
             raise MatfmError(f"{name} is a {architecture} model; {cls.config_class.model_type} is what this needs")
@@ -66,6 +71,26 @@ def refuse_code(said: Any, name: str) -> None:
                 f"{name}: config.json names code of the Hub ({key} {value!r}), which is never run; remove it"
             )
         refuse_code(value, name)
+
+
+def refuse_pickles(path: str, name: str) -> None:
+    """Raise MatfmError where transformers, though told to use safetensors, would read a pickle or add other weights.
+
+    It reads what an index of shards names, whatever that is; what `transformers_weights` names; and adapters.
+
+    Args:
+        path: folder or Hub id, whose small files this fetches.
+        name: for messages.
+    """
+    if PreTrainedConfig.get_config_dict(path)[0].get("transformers_weights") is not None:
+        raise MatfmError(
+            f"{name}: config.json names other weights (transformers_weights), which are not read; remove it"
+        )
+    found = {file: cached_file(path, file, **_IF_THERE) for file in (INDEX_FILE, "adapter_config.json")}
+    if found["adapter_config.json"] is not None:
+        raise MatfmError(f"{name} holds an adapter of PEFT, which is not read; merge it into the weights and save them")
+    if (index := found[INDEX_FILE]) is not None:
+        check_shards(Path(index))
 
 
 @contextmanager

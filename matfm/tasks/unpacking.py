@@ -25,7 +25,7 @@ class Unpacked(io.RawIOBase):
         MatfmError: while reading, at more than `MOST_BYTES` that are more than `MOST_RATIO` times the packed data.
     """
 
-    def __init__(self, stream: IO[bytes], packed: int, name: str) -> None:
+    def __init__(self, stream: IO[bytes] | io.BufferedIOBase, packed: int, name: str) -> None:
         self.stream = stream
         self.name = name
         self.left = max(MOST_BYTES, MOST_RATIO * packed)

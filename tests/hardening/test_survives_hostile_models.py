@@ -10,7 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from matfm import MatfmError
 from matfm.core.bundled import MODEL_FILE
+from matfm.models.huggingface_backbone import adopt_encoder
+from matfm.models.matbert import MatBERTForProperty
+from matfm.models.saving import load_model
 
 
 @pytest.fixture
@@ -108,6 +112,38 @@ def test_survives_a_pickle_offered_as_weights(model, tmp_path):
     assert not trace.exists()
 
 
+def test_survives_other_weights_named_beside_the_weights(model, tmp_path):
+    """What transformers 5 would read besides `model.safetensors`."""
+    folder, refused = model
+    torch.save({"weight": Evil(str(tmp_path / "trace"))}, folder / "adapter_model.bin")
+    whole = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(json.dumps({**json.loads(whole), "transformers_weights": "adapter_model.bin"}))
+    assert "names other weights (transformers_weights)" in refused()
+    (folder / "config.json").write_text(whole)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "evil/model"}')
+    assert "holds an adapter of PEFT" in refused()
+    assert not (tmp_path / "trace").exists()
+
+
+def test_survives_a_pickle_that_a_model_of_the_hub_names(trained, tmp_path, monkeypatch):
+    """A cache of the Hub, as it is after a download."""
+    cached = tmp_path / "hub" / "models--evil--model"
+    snapshot = cached / "snapshots" / ("0" * 40)
+    shutil.copytree(trained.run, snapshot)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert load_model(MatBERTForProperty, "evil/model").config.property_names == ["gap"]
+    (snapshot / MODEL_FILE).unlink()
+    torch.save({"weight": Evil(str(tmp_path / "trace"))}, snapshot / "pytorch_model.bin")
+    index = {"metadata": {}, "weight_map": {"matbert.embed_tokens.weight": "pytorch_model.bin"}}
+    (snapshot / f"{MODEL_FILE}.index.json").write_text(json.dumps(index))
+    for load in (lambda: load_model(MatBERTForProperty, "evil/model"), lambda: adopt_encoder("evil/model")):
+        with pytest.raises(MatfmError, match=r"names files other than \.safetensors"):
+            load()
+    assert not (tmp_path / "trace").exists()
+
+
 CONFIGURATIONS = {
     "hidden_size": ["64", -1, 0, 10**12, [64], None, {}],
     "num_hidden_layers": [10**9, -1, 2.5, "many"],
@@ -191,7 +227,7 @@ def test_survives_garbage_beside_the_weights(model, trained, tmp_path, name):
 
 
 def test_survives_tokenizer_json_that_is_garbage(tmp_path):
-    from matfm import MatfmError, SmilesTokenizer
+    from matfm import SmilesTokenizer
     from matfm.tasks.encoding import row_encoder
 
     SmilesTokenizer(["C", "O"]).save_pretrained(tmp_path)
