@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from command_processes import Command
 from typer.testing import CliRunner
 
 from matfm.cli import app
@@ -54,3 +55,17 @@ def predict(trained, tmp_path):
         return columns
 
     return run
+
+
+@pytest.fixture
+def start(tmp_path_factory):
+    """Start a command in a process of its own, which ends with the test."""
+    started = []
+
+    def run(arguments, before="", size=None):
+        started.append(Command(tmp_path_factory.mktemp("outputs"), arguments, before, size))
+        return started[-1]
+
+    yield run
+    for command in started:
+        command.kill()

@@ -4,9 +4,6 @@ import ctypes
 import errno
 import json
 import os
-import resource
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import pytest
@@ -64,17 +61,8 @@ def test_survives_a_read_only_output_folder(trained, table, tmp_path):
     assert list(folder.iterdir()) == []
 
 
-def limited(arguments, size):
-    """A command in a process whose files may not grow beyond `size` bytes, as on a disk that is full."""
-    return subprocess.run(
-        [sys.executable, "-m", "matfm", *map(str, arguments)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
-def test_survives_a_disk_that_fills_up_while_training(trained, tmp_path):
-    """Weights are the first file that is too large. The same call goes on when there is room."""
+def test_survives_a_disk_that_fills_up_while_training(trained, start, tmp_path):
+    """Files may not grow, as on a full disk, and weights are the first too large. The same call goes on when there is room."""
     arguments = [
         "finetune",
         trained.table,
@@ -84,9 +72,9 @@ def test_survives_a_disk_that_fills_up_while_training(trained, tmp_path):
         "--set",
         "fit.checkpoint_every=1",
     ]
-    result = limited(arguments, 60_000)
-    assert result.returncode == 1, result.stderr
-    assert result.stderr.strip().splitlines()[-1].startswith("matfm: the disk is full: ")
+    code, _, errors = start(arguments, size=60_000).end()
+    assert code == 1, errors
+    assert errors.strip().splitlines()[-1].startswith("matfm: the disk is full: ")
     names = {path.name for path in (tmp_path / "run").rglob("*")}
     assert "model.safetensors" not in names
     assert not any(name.endswith(".tmp") or name.startswith((".saving", ".lock")) for name in names)
@@ -189,17 +177,15 @@ def test_survives_a_name_that_is_too_long(trained, table, tmp_path):
     assert "name too long" in str(error)
 
 
-def test_survives_a_locale_without_letters(trained, tmp_path):
-    """A leading dash behind `--`, and a terminal that shows ASCII only: the summary is still JSON."""
+def test_survives_a_terminal_without_letters(trained, start, tmp_path):
+    """ASCII only, and a name with a leading dash behind `--`: the summary is still JSON."""
     (tmp_path / "-Bandlücken.csv").write_text("formula,Lücke\nGaN,Å\n")
-    command = ["predict", str(trained.run), "--input", "formula", "--out", "Größe.csv", "--", "-Bandlücken.csv"]
-    result = subprocess.run(
-        [sys.executable, "-m", "matfm", *command[:2], *command[2:]],
-        cwd=tmp_path, capture_output=True, check=False,
-        env={**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout.decode("ascii").splitlines()[-1])["out"] == "Größe.csv"
+    arguments = ["predict", trained.run, "--input", "formula", "--out", "Größe.csv", "--", "-Bandlücken.csv"]
+    before = f"import os, sys\nos.chdir({str(tmp_path)!r})\nsys.stdout.reconfigure(encoding='ascii')"
+    code, output, errors = start(arguments, before).end()
+    assert code == 0, errors
+    assert output.isascii()
+    assert json.loads(output.splitlines()[-1])["out"] == "Größe.csv"
     assert read_table(str(tmp_path / "Größe.csv")).columns["Lücke"] == ["Å"]
 
 

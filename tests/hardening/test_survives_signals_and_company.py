@@ -1,13 +1,11 @@
 """Signals, a second process, and a clock that jumps. SIGKILL while training and screening: tests/e2e."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from command_processes import DEADLINE
 from safetensors.torch import load_file
 
 from matfm.core.files import sha256_of
@@ -15,48 +13,35 @@ from matfm.core.locks import alone
 from matfm.core.run_log import read_log
 from matfm.tasks import row_streams, tables
 
-DEADLINE = 120.0
-PYTHON = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def start(arguments, before=""):
-    """A command in a process of its own, with some lines of Python before it."""
-    code = f"import sys\n{before}\nfrom matfm.cli import main\nsys.argv[0] = 'matfm'\nmain()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=PYTHON, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + DEADLINE
-    while not condition() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert process.poll() is None, process.communicate()[1]
-
 
 def finetuning(trained, out):
     return ["finetune", trained.table, *trained.options, "--out", out, "--set", "fit.epochs=40", "--set",
             "fit.tokens_per_batch=30", "--set", "fit.checkpoint_every=3", "--set", "fit.log_every=1"]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def never_stopped(trained, tmp_path_factory):
+    out = tmp_path_factory.mktemp("never_stopped") / "run"
+    trained.call(*finetuning(trained, out))
+    return out
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_survives_a_signal_while_training(trained, tmp_path, name):
+def test_survives_a_signal_while_training(trained, never_stopped, start, tmp_path, name):
     """One sentence, exit code 1, and the resumed run ends with the weights of one that was never stopped."""
-    out, whole = tmp_path / "cut", tmp_path / "whole"
-    process = start(finetuning(trained, out))
-    wait_until(lambda: len(read_log(out / "log.jsonl")) > 5, process)
-    process.send_signal(getattr(signal, name))
-    _, errors = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 1
+    out = tmp_path / "cut"
+    command = start(finetuning(trained, out))
+    command.wait_until(lambda: len(read_log(out / "log.jsonl")) > 5)
+    command.send(getattr(signal, name))
+    code, _, errors = command.end()
+    assert code == 1
     sentence = errors.strip().splitlines()[-1]
     assert sentence.startswith("matfm: interrupted after step ")
     assert sentence.endswith("go on with --resume")
     assert not (out / "model.safetensors").exists()
     assert not [path for path in out.rglob("*") if path.name.endswith((".tmp", ".lock"))]
     trained.call(*finetuning(trained, out), "--resume")
-    trained.call(*finetuning(trained, whole))
-    cut, expected = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
+    cut, expected = (load_file(folder / "model.safetensors") for folder in (out, never_stopped))
     assert all(bool((cut[key] == expected[key]).all()) for key in expected)
 
 
@@ -79,19 +64,19 @@ def long_table(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_survives_a_signal_while_predicting(trained, long_table, tmp_path, monkeypatch, name):
+def test_survives_a_signal_while_predicting(trained, start, long_table, tmp_path, monkeypatch, name):
     """Nothing stands under the final name; what was done is kept, and the resumed table is the same as a whole one."""
     out, whole = tmp_path / "o.csv", tmp_path / "whole.csv"
     arguments = ["predict", trained.run, long_table, "--input", "formula", "--out"]
-    process = start([*arguments, out], SLOWLY)
+    command = start([*arguments, out], SLOWLY)
     state = tmp_path / ".o.csv.unfinished" / "state.json"
-    wait_until(state.is_file, process)
-    process.send_signal(getattr(signal, name))
-    _, errors = process.communicate(timeout=DEADLINE)
+    command.wait_until(state.is_file)
+    command.send(getattr(signal, name))
+    code, _, errors = command.end()
     assert not out.exists()
     assert 0 < json.loads(state.read_text())["rows"] < 121
     if name != "SIGKILL":
-        assert process.returncode == 1
+        assert code == 1
         assert errors.strip().splitlines()[-1] == (
             f"matfm: interrupted before {out} was written; go on with the same call and --resume"
         )
@@ -102,35 +87,35 @@ def test_survives_a_signal_while_predicting(trained, long_table, tmp_path, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.csv", "t.csv", "whole.csv"]
 
 
-def test_survives_sigterm_while_screening(trained, long_table, tmp_path):
+def test_survives_sigterm_while_screening(trained, start, long_table, tmp_path):
     support = tmp_path / "support.csv"
     support.write_text("formula,y\nFeO,1\nZnS,2\nTiO,3\nNaO,1\nFeS,2\n")
     arguments = ["screen", long_table, "--support", support, "--input", "formula", "--label", "y", "--backbone", trained.run,
                  "--classical", "none", "--workers", "1", "--top", "5", "--out", tmp_path / "o.csv"]  # fmt: skip
-    process = start(arguments, SLOWLY)
-    wait_until((tmp_path / ".o.csv.unfinished" / "state.json").is_file, process)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 1, errors
+    command = start(arguments, SLOWLY)
+    command.wait_until((tmp_path / ".o.csv.unfinished" / "state.json").is_file)
+    command.send(signal.SIGTERM)
+    code, _, errors = command.end()
+    assert code == 1, errors
     assert "interrupted before" in errors.strip().splitlines()[-1]
     assert not (tmp_path / "o.csv").exists()
     assert not (tmp_path / ".o.csv.lock").exists()
 
 
-def test_survives_two_processes_on_one_run_directory(trained, tmp_path):
+def test_survives_two_processes_on_one_run_directory(trained, start, tmp_path):
     """The second is told so and changes nothing; the first ends as if it were alone."""
     out = tmp_path / "run"
-    process = start(finetuning(trained, out))
-    wait_until(lambda: len(read_log(out / "log.jsonl")) > 2, process)
-    process.send_signal(signal.SIGSTOP)
+    command = start(finetuning(trained, out))
+    command.wait_until(lambda: len(read_log(out / "log.jsonl")) > 2)
+    command.send(signal.SIGSTOP)
     try:
         for more in ([], ["--resume"]):
             error = trained.call(*finetuning(trained, out), *more)
             assert str(error) == f"another process works on {out}; wait until it has ended, or choose another --out"
     finally:
-        process.send_signal(signal.SIGCONT)
-    _, errors = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, errors
+        command.send(signal.SIGCONT)
+    code, _, errors = command.end()
+    assert code == 0, errors
     steps = [record["step"] for record in read_log(out / "log.jsonl") if "loss" in record]
     assert steps == list(range(1, len(steps) + 1))
     assert not (out / ".lock").exists()
