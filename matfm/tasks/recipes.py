@@ -240,7 +240,7 @@ class Recipe:
         if self.merge is None:
             return {column.name: column.unit for column in self.columns()}
         return {
-            f"{name}_{label}": load_recipe(name).column_units()[label]
+            f"{name}_{label}": _unit_of(name, label)
             for part in self.merge.parts
             for name in matching([part.recipe])
             for label in part.labels
@@ -295,6 +295,14 @@ def matching(patterns: Sequence[str]) -> list[str]:
             raise MatfmError(_unknown(pattern))
         found.update(dict.fromkeys(fitting))
     return list(found)
+
+
+def _unit_of(name: str, label: str) -> str:
+    """Unit of a column of another recipe."""
+    units = load_recipe(name).column_units()
+    if label not in units:
+        raise MatfmError(f"the recipe {name} has no column {label!r} for a merge; its columns are {', '.join(units)}")
+    return units[label]
 
 
 def _unknown(name: str) -> str:

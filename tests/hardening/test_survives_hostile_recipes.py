@@ -170,3 +170,11 @@ def test_survives_a_recipe_that(what, tmp_path):
     path.write_bytes(text if isinstance(text, bytes) else text.replace("PATH", str(path)).encode())
     with pytest.raises(MatfmError, match=r"own\.toml"):
         load_recipe(str(path))
+
+
+def test_survives_a_merge_that_names_a_column_that_is_not_there(tmp_path):
+    path = tmp_path / "own.toml"
+    text = RECURSIVE["is merged into itself"].replace('"PATH" }', '"elasticity", labels = ["thickness"] }')
+    path.write_text(text)
+    with pytest.raises(MatfmError, match="elasticity has no column 'thickness'"):
+        load_recipe(str(path)).column_units()

