@@ -22,6 +22,7 @@ from matfm import (
 )
 from matfm.chem.composition_validity import charge_neutral
 from matfm.cli import app
+from matfm.errors import RunError
 from matfm.tasks import generate
 from matfm.tasks.generate import GenerateConfig
 from matfm.tasks.generation.generator import Generator
@@ -162,7 +163,7 @@ def test_an_interrupted_run_goes_on_to_the_same_table(models, tmp_path, monkeypa
         return draw(self, first, count)
 
     monkeypatch.setattr(Generator, "draw", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RunError, match="go on with the same call and --resume"):
         generated(models, tmp_path / "again")
     assert not (tmp_path / "again" / "out.csv").exists()
     with pytest.raises(MatfmError, match="continue it with --resume"):
