@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +65,8 @@ class Parameter:
         for key, value in (("low", low), ("high", high), ("step", 0 if step is None else step)):
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise MatfmError(f"{self.name}: {key} is {value!r}; it must be a number")
+            if not abs(value) <= sys.float_info.max:
+                raise MatfmError(f"{self.name}: {key} is no finite number")
         assert low is not None
         assert high is not None
         if not low < high:
@@ -121,6 +125,8 @@ def read_space(values: dict[str, Any], where: str) -> Space:
         space = tuple(_parameter(name, entry) for name, entry in _entries(values))
     except MatfmError as error:
         raise MatfmError(f"{where}: {error}") from error
+    except RecursionError as error:
+        raise MatfmError(f"{where}: its sections are nested too deeply; settings look like fit.dropout") from error
     if not space:
         raise MatfmError(
             f"{where} names nothing to search; write for example fit.dropout = {{ low = 0.0, high = 0.3 }}"
@@ -267,4 +273,4 @@ def _parameter(name: str, entry: Any) -> Parameter:
 
 
 def _whole(value: float) -> bool:
-    return abs(value - round(value)) < _TOLERANCE * max(1.0, abs(value))
+    return math.isfinite(value) and abs(value - round(value)) < _TOLERANCE * max(1.0, abs(value))

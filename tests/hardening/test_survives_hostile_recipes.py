@@ -1,5 +1,6 @@
 """Recipes and packages from strangers: nothing is extracted, deleted or run, and no archive fills the memory."""
 
+import functools
 import gzip
 import hashlib
 import io
@@ -11,6 +12,7 @@ import pytest
 from matfm import MatfmError
 from matfm.tasks import sources, unpacking
 from matfm.tasks.recipes import Source, load_recipe
+from matfm.tasks.search_space import read_space
 
 TABLE = b"formula,gap\nFe2O3,2.2\nGaN,3.4\n"
 RECIPE = """name = "own"
@@ -178,3 +180,16 @@ def test_survives_a_merge_that_names_a_column_that_is_not_there(tmp_path):
     path.write_text(text)
     with pytest.raises(MatfmError, match="elasticity has no column 'thickness'"):
         load_recipe(str(path)).column_units()
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"fit.dropout": {"low": 0.0, "high": float("inf"), "step": 0.1}}, "high is no finite number"),
+        ({"fit.dropout": {"low": 0.0, "high": 1e308, "step": 1e-308}}, "whole steps"),
+        (functools.reduce(lambda inner, _: {"a": inner}, range(2_000), {}), "nested too deeply"),
+    ],
+)
+def test_survives_a_search_space_that_has_no_end(space, message):
+    with pytest.raises(MatfmError, match=message):
+        read_space(space, "space.toml")
