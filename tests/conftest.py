@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from small_recipes import small_recipes  # noqa: F401 (a fixture)
+from tiny_runs import predict, start, trained  # noqa: F401 (fixtures)
 
 # Several test processes share the cores: one thread each, or they wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

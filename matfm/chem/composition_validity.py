@@ -132,7 +132,7 @@ class _Search:
             atoms, whole = _MOST_ATOMS, False
         self.tolerance = 0 if whole else int(CHARGE_TOLERANCE * atoms)
         self.electronegativity = elements.electronegativity
-        self.symbols = sorted(counts, key=lambda symbol: elements.electronegativity.get(symbol, 0.0))
+        self.symbols = sorted(counts, key=lambda symbol: (elements.electronegativity.get(symbol, 0.0), symbol))
         self.counts = [counts[symbol] for symbol in self.symbols]
         self.states = [elements.states[symbol] for symbol in self.symbols]
         self.mixed = mixed

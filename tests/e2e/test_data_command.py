@@ -140,7 +140,8 @@ def test_init_finds_smiles_and_says_what_it_cannot_find(tmp_path):
         (('unit = "eV"', 'unit = "K"'), "the unit 'K' of column 'gap' has no known relation to 'eV'"),
         (("rows = 5", "rows = 6"), "has 5 rows but the recipe promises 6"),
         (('from = "gap"', 'from = "energy"'), "has no column 'energy'"),
-        (('sha256 = "', 'sha256 = "0'), "but the recipe expects"),
+        (('sha256 = "', 'sha256 = "0'), "it is 64 digits 0-9 and a-f"),
+        (('sha256 = "', f'sha256 = "{"0" * 64}" # "'), "but the recipe expects"),
         (('name = "oqmd_like"', 'name = "a/b"'), "name is 'a/b': it becomes a file name"),
     ],
 )  # fmt: skip

@@ -311,7 +311,7 @@ def test_conditions_work_with_constraints_and_prompts_and_resume(model, tmp_path
 
     monkeypatch.setattr("matfm.tasks.generation.config.CHUNK", 64)
     monkeypatch.setattr(Generator, "draw", broken)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(MatfmError, match="interrupted before"):
         generated(model, tmp_path, **options)
     monkeypatch.setattr(Generator, "draw", draw)
     with pytest.raises(MatfmError, match="begun with another condition"):
