@@ -161,7 +161,9 @@ def test_when_the_parent_goes_the_workers_go(tmp_path, how, wait):
         parent.kill()
     _, errors = parent.communicate(timeout=20)  # ends when every process that holds the pipe of errors has ended
     assert parent.returncode != 0
-    assert errors.count("Traceback") <= (how is signal.SIGINT)
+    # A worker that Python was still starting loses the pipe that says what to import, before any of our code runs.
+    unborn = errors.count("from_parent") and errors.count("EOFError: Ran out of input")
+    assert errors.count("Traceback") - unborn <= (how is signal.SIGINT)
     deadline = time.monotonic() + 20  # a process closes its pipes a moment before it is gone
     while alive(parent.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
