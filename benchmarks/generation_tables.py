@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,23 @@ from benchmarks.results import append, load, record
 def done(results: Path, model: str, split: Any, n: int) -> bool:
     """Whether records of a model and seed (or the mean) over that many samples are there."""
     return any((e["model"], e["split"], e["n"]) == (model, split, n) for e in load(results))
+
+
+def recorded(results: Path, model: str, split: Any, n: int, metric: str) -> float | None:
+    """A metric that is there already."""
+    wanted = (model, split, n, metric)
+    return next((e["value"] for e in load(results) if (e["model"], e["split"], e["n"], e["metric"]) == wanted), None)
+
+
+def generator_options(parser: argparse.ArgumentParser, n: int, work: str, results: Path) -> None:
+    """How samples are drawn, and where they and the records are kept."""
+    parser.add_argument("--n", type=int, default=n)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--work", default=work, help="tables of samples, and what is built for them")
+    parser.add_argument("--results", type=Path, default=results)
 
 
 def add(results: Path, metrics: dict[str, float], device: str, seed: int, **common: Any) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.generation_tables import add, add_mean, done, table
+from benchmarks.generation_tables import add, add_mean, done, generator_options, recorded, table
 from matfm.models.matgpt_config import MatGPTConfig
 from matfm.tasks import generate
 from matfm.tasks.generation.conditions import Condition, Conditions, predicted_column
@@ -63,7 +63,8 @@ def study(arguments: argparse.Namespace, condition: str, seeds: list[int]) -> li
     if found is None:
         raise SystemExit(f"{arguments.predict} does not predict {asked.bins.name}")
     name, judge = Path(arguments.model).name, Path(arguments.predict).name
-    models = {f"{name}, {condition} by {judge}, not asked for": "", f"{name}, {condition} by {judge}": condition}
+    unasked = f"{name}, {condition} by {judge}, not asked for"
+    models = {unasked: "", f"{name}, {condition} by {judge}": condition}
     common = {"benchmark": "composition_generation", "task": "conditional"}
     for model, given in models.items():
         for seed in seeds:
@@ -72,7 +73,7 @@ def study(arguments: argparse.Namespace, condition: str, seeds: list[int]) -> li
             started = time.perf_counter()
             metrics = measured(samples(arguments, seed, given), asked, *found)
             if given:
-                free = measured(samples(arguments, seed, ""), asked, *found)["as_asked"]
+                free = recorded(arguments.results, unasked, seed, arguments.n, "as_asked")
                 metrics |= {"ratio:as_asked_unconditional": metrics["as_asked"] / free} if free else {}
             seconds = round(time.perf_counter() - started, 1)
             add(
@@ -88,13 +89,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder of a generator that was trained with conditions")
     parser.add_argument("--predict", required=True, help="run, or bundled weights, that predict the properties")
     parser.add_argument("--condition", action="append", required=True, help="property=value or property=low..high")
-    parser.add_argument("--n", type=int, default=10_000)
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--work", default="runs/composition-generation", help="tables of samples")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    generator_options(parser, 10_000, "runs/composition-generation", RESULTS)
     arguments = parser.parse_args()
 
     seeds = [int(seed) for seed in arguments.seeds.split(",")]

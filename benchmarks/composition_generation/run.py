@@ -17,8 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.generation_tables import add, add_mean, done, table
-from benchmarks.results import load
+from benchmarks.generation_tables import add, add_mean, done, generator_options, recorded, table
 from matfm.chem.composition_metrics import composition_profile, distribution_distances, random_compositions, recovery
 from matfm.chem.composition_schemes import SCHEMES
 from matfm.chem.composition_tokenizer import CompositionTokenizer
@@ -86,12 +85,6 @@ def measured(texts: list[str], corpus: Corpus) -> dict[str, float]:
     return metrics
 
 
-def random_rate(results: Path, seed: int, n: int) -> float | None:
-    """Share of charge-neutral random formulas, alloys not counted."""
-    wanted = (RANDOM, seed, n, "charge_neutral_no_alloys")
-    return next((e["value"] for e in load(results) if (e["model"], e["split"], e["n"], e["metric"]) == wanted), None)
-
-
 def samples(arguments: argparse.Namespace, seed: int, constrained: bool) -> list[str]:
     """Generated formulas; empty for samples that were cut off."""
     kind = "neutral" if constrained else "free"
@@ -110,13 +103,7 @@ def samples(arguments: argparse.Namespace, seed: int, constrained: bool) -> list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="matgpt-small", help="bundled name or folder of a generator")
-    parser.add_argument("--n", type=int, default=10_000)
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--work", default="runs/composition-generation", help="tables of samples, and the built corpus")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    generator_options(parser, 10_000, "runs/composition-generation", RESULTS)
     arguments = parser.parse_args()
 
     corpus = Corpus(arguments.model, Path(arguments.work))
@@ -134,7 +121,8 @@ def main() -> None:
             else:
                 texts = samples(arguments, seed, model == constrained)
             metrics = measured(texts, corpus)
-            if model != RANDOM and (rate := random_rate(arguments.results, seed, arguments.n)):
+            rate = recorded(arguments.results, RANDOM, seed, arguments.n, "charge_neutral_no_alloys")
+            if model != RANDOM and rate:
                 metrics["ratio:random_charge_neutral"] = metrics["charge_neutral_no_alloys"] / rate
             seconds = round(time.perf_counter() - started, 1)
             add(

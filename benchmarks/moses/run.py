@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.generation_tables import add, add_mean, done, table
+from benchmarks.generation_tables import add, add_mean, done, generator_options, table
 from matfm.models.chemnet import ChemNet
 from matfm.tasks import generate
 from matfm.tasks.devices import resolve_device
@@ -88,15 +88,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="bundled name or folder of a generator of molecules")
     parser.add_argument("--training-set", type=int, default=0, help="molecules of the training set to measure instead")
-    parser.add_argument("--n", type=int, default=30_000)
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--cache", help="folder of fetched files")
     parser.add_argument("--offline", action="store_true")
-    parser.add_argument("--work", default="runs/moses", help="tables of samples")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    generator_options(parser, 30_000, "runs/moses", RESULTS)
     arguments = parser.parse_args()
     if not arguments.model and not arguments.training_set:
         parser.error("give --model, or --training-set")

@@ -160,10 +160,9 @@ def load_members(run_path: str) -> list[PropertyModel]:
     members = [path.parent for path in (folder / ENSEMBLE).glob(f"*/{MODEL_FILE}") if path.parent.name.isdecimal()]
     others = sorted(members, key=lambda at: int(at.name))
     begun = (first.config.run or {}) if (folder / SPLIT_FILE).is_file() else {}
-    said = begun.get("cross_conformal") or begun.get("ensemble") or 1
-    if not isinstance(said, int):
-        raise MatfmError(f"{run_path}: config.json says that its ensemble has {said!r} models; fine-tune again")
-    wanted = said
+    wanted = begun.get("cross_conformal") or begun.get("ensemble") or 1
+    if not isinstance(wanted, int):
+        raise MatfmError(f"{run_path}: config.json says that its ensemble has {wanted!r} models; fine-tune again")
     if 1 + len(others) < wanted:
         raise MatfmError(
             f"{run_path} has {1 + len(others)} of the {wanted} models of its ensemble; "
