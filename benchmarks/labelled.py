@@ -9,7 +9,7 @@ import numpy as np
 
 from matfm.tasks import data
 from matfm.tasks.labels import read_labels
-from matfm.tasks.recipes import load_recipe
+from matfm.tasks.recipes.recipe import load_recipe
 from matfm.tasks.tables import Chunk, read_table
 
 # R rows

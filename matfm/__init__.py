@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matfm.models.matgpt_config import MatGPTConfig
     from matfm.models.matt5 import MatT5ForConditionalGeneration, MatT5Model
     from matfm.models.matt5_config import MatT5Config
-    from matfm.tasks.fewshot_screener import FewShotScreener
+    from matfm.tasks.few_shot.screener import FewShotScreener
 
 __version__ = "0.1.0"
 
@@ -58,7 +58,7 @@ _HOMES = {
     "EmbeddingTransformer": "matfm.estimators",
     "PropertyRegressor": "matfm.estimators",
     "PropertyClassifier": "matfm.estimators",
-    "FewShotScreener": "matfm.tasks.fewshot_screener",
+    "FewShotScreener": "matfm.tasks.few_shot.screener",
 }
 
 __all__ = [

@@ -23,11 +23,11 @@ from matfm.tasks.estimator_file import load_estimator, plain, save_estimator
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.fitted import Calibrating, FittedPredictor, fit_predictor, load_fitted
-from matfm.tasks.intervals import IntervalConfig
 from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.predictions import Predicted
-from matfm.tasks.strategy_inputs import read_for
+from matfm.tasks.prompting.inputs import read_for
 from matfm.tasks.targets import Targets
+from matfm.tasks.uncertainty.intervals import IntervalConfig
 
 # R rows, K targets, C classes or conditions, D width
 

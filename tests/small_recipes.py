@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from matfm.tasks import recipes
+from matfm.tasks.recipes import recipe as recipes
 
 TABLES = {
     "oqmd_like": "formula,gap\nFe2O3,0.5\nNaCl,5\nGaN,1.7\nMgO,4.5\nFe0.5O0.5,0\n",

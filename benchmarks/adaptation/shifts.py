@@ -14,7 +14,7 @@ from matfm.chem.composition_groups import composition_group
 from matfm.chem.formula import read_formula
 from matfm.chem.smiles import parse_smiles
 from matfm.core.files import atomic_path
-from matfm.tasks.recipes import load_recipe
+from matfm.tasks.recipes.recipe import load_recipe
 from matfm.tasks.tables import read_table
 
 # R rows

@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from matfm.tasks.recipes import load_recipe
-from matfm.tasks.sources import default_cache, fetch
+from matfm.tasks.recipes.recipe import load_recipe
+from matfm.tasks.recipes.sources import default_cache, fetch
 
 DEFAULT_EPOCHS = 300
 """Of `CrabNet()`, unless it stops by itself."""

@@ -19,9 +19,9 @@ from matfm.chem.identity import identity
 from matfm.core.files import sha256_of
 from matfm.errors import MatfmError
 from matfm.tasks import data
-from matfm.tasks.assemble import gather
-from matfm.tasks.recipes import load_recipe, matching
-from matfm.tasks.sources import fetch
+from matfm.tasks.recipes.assemble import gather
+from matfm.tasks.recipes.recipe import load_recipe, matching
+from matfm.tasks.recipes.sources import fetch
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -20,7 +20,7 @@ from benchmarks.fewshot import tables
 from benchmarks.results import append, load, record
 from matfm.core.optim import OptimizerConfig
 from matfm.tasks import fewshot
-from matfm.tasks.fewshot_evaluation import summarise
+from matfm.tasks.few_shot.evaluation import summarise
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("prototypes", "kernel", "embedding-kernel", "rf", "lr", "knn", "gp", "linear-probe")

@@ -13,7 +13,7 @@ from matfm.chem.smiles import parse_smiles
 from matfm.core.files import atomic_path
 from matfm.errors import MatfmError
 from matfm.tasks import data
-from matfm.tasks.recipes import INPUT_OF, load_recipe, recipe_names
+from matfm.tasks.recipes.recipe import INPUT_OF, load_recipe, recipe_names
 from matfm.tasks.tables import read_table
 
 PREFIX = "moleculeace_"

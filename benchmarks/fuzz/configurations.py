@@ -51,7 +51,7 @@ def _config_of(module: str, name: str) -> Parse:
 
 
 def _recipe(content: bytes, folder: Path) -> object:
-    from matfm.tasks.recipes import load_recipe
+    from matfm.tasks.recipes.recipe import load_recipe
 
     path = folder / "own.toml"
     path.write_bytes(content)
@@ -69,7 +69,7 @@ def _override(content: bytes, _: Path) -> object:
 
 def _space(content: bytes, folder: Path) -> object:
     from matfm.core.config import load_toml
-    from matfm.tasks.search_space import read_space
+    from matfm.tasks.tuning.search_space import read_space
 
     path = folder / "space.toml"
     path.write_bytes(content)

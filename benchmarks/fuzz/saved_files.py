@@ -112,7 +112,7 @@ def _estimators() -> list[bytes]:
 
 
 def _journal(content: bytes, folder: Path) -> object:
-    from matfm.tasks.journal import Journal
+    from matfm.tasks.streaming.journal import Journal
 
     unfinished = folder / ".o.csv.unfinished"
     unfinished.mkdir(exist_ok=True)
@@ -187,7 +187,7 @@ def _tiny() -> tuple[bytes, bytes]:
 
 
 def _delta_set(content: bytes, folder: Path) -> object:
-    from matfm.tasks.delta_sets import DeltaSet
+    from matfm.tasks.deltas import DeltaSet
 
     (folder / "deltas.json").write_bytes(content)
     return DeltaSet.open(folder).names
@@ -200,7 +200,10 @@ TARGETS: dict[str, Target] = {
     "delta": Target(_delta, _deltas, (*JSON_WORDS, "prompt", "rank"), 3),
     "delta_set": Target(_delta_set, _delta_sets, JSON_WORDS, 3),
     "calibration": Target(
-        _json_file("calibration.json", "matfm.tasks.calibration", "load_calibration"), _calibrations, JSON_WORDS, 3
+        _json_file("calibration.json", "matfm.tasks.uncertainty.calibration", "load_calibration"),
+        _calibrations,
+        JSON_WORDS,
+        3,
     ),
     "estimator": Target(
         _json_file("estimator.json", "matfm.tasks.estimator_file", "load_estimator", "PropertyRegressor"),

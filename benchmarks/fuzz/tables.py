@@ -12,7 +12,7 @@ from benchmarks.fuzz.target import JSON_WORDS, Parse, Target
 
 def _of_table(name: str) -> Parse:
     def parse(content: bytes, folder: Path) -> object:
-        from matfm.tasks.library import Library
+        from matfm.tasks.screening.library import Library
         from matfm.tasks.tables import column_property, read_table
 
         path = folder / name
@@ -82,7 +82,7 @@ def _archives() -> list[bytes]:
 
 
 def _archive(content: bytes, folder: Path) -> object:
-    from matfm.tasks.sources import read_member_table
+    from matfm.tasks.recipes.sources import read_member_table
 
     path = folder / "data.zip"
     path.write_bytes(content)

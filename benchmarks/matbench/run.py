@@ -34,8 +34,8 @@ from matfm.core.config import load_toml
 from matfm.core.kernel_ridge import fit_kernel_sum
 from matfm.errors import MatfmError
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.element_properties import magpie_table
-from matfm.tasks.recipes import recipe_names
+from matfm.tasks.recipes.element_properties import magpie_table
+from matfm.tasks.recipes.recipe import recipe_names
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = tuple(name.removeprefix("matbench_") for name in recipe_names() if name.startswith("matbench_"))

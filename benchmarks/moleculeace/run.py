@@ -33,7 +33,7 @@ from matfm.chem.tanimoto import count_tanimoto
 from matfm.core.kernel_ridge import fit_kernel_sum
 from matfm.errors import MatfmError
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.recipes import recipe_names
+from matfm.tasks.recipes.recipe import recipe_names
 
 RESULTS = Path(__file__).parent / "results"
 PREFIX = "moleculeace_"

@@ -38,8 +38,8 @@ from matfm.errors import MatfmError
 from matfm.models.backbones import load_encoder
 from matfm.models.deltas import backbone_weights
 from matfm.models.strategies import PROMPTS
-from matfm.tasks import prompt_analysis
 from matfm.tasks.devices import resolve_device
+from matfm.tasks.prompting import analysis as prompt_analysis
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("expt_gap", "log_kvrh", "phonons", "expt_is_metal")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from matfm.chem.magpie import magpie_features
-from matfm.tasks.element_properties import magpie_table
+from matfm.tasks.recipes.element_properties import magpie_table
 
 FOREST = {"n_estimators": 500, "max_features": 1 / 3, "n_jobs": -1, "random_state": 0}
 Labelled = list[tuple[str, float]]

@@ -24,7 +24,7 @@ def backbones(incomplete: str) -> list[str]:
 
 def recipes(incomplete: str) -> list[str]:
     """Shipped recipes."""
-    from matfm.tasks.recipes import recipe_names
+    from matfm.tasks.recipes.recipe import recipe_names
 
     return _beginning(incomplete, recipe_names())
 

@@ -21,7 +21,7 @@ def data_list(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with everything, and nothing else.")] = False,
 ) -> None:
     """The shipped recipes: rows, task, unit, licence, size, citation."""
-    from matfm.tasks import catalogue
+    from matfm.tasks.recipes import catalogue
 
     entries = catalogue.entries()
     if as_json:
@@ -35,8 +35,8 @@ def data_list(
 def data_show(name: Annotated[str, typer.Argument(help="Recipe.", autocompletion=recipes)]) -> None:
     """The datasheet of a recipe: columns, units, licence, citation, splits, published scores."""
     from matfm.core.config import to_mapping
-    from matfm.tasks.datasheet import described
-    from matfm.tasks.recipes import load_recipe
+    from matfm.tasks.recipes.datasheet import described
+    from matfm.tasks.recipes.recipe import load_recipe
 
     recipe = load_recipe(name)
     typer.echo(described(recipe))
@@ -77,7 +77,7 @@ def data_check(
 ) -> None:
     """Whether a recipe of your own is complete and its file is what it says; exit code 2 if not."""
     from matfm.errors import MatfmError
-    from matfm.tasks import recipe_check as task
+    from matfm.tasks.recipes import check as task
 
     summary = task.run(recipe, cache, offline)
     for sentence in summary["lacking"]:
@@ -94,7 +94,7 @@ def data_init(
     input_column: Annotated[str | None, typer.Option("--input", help="Input column, if the guess is wrong.")] = None,
 ) -> None:
     """Write a recipe for a table of your own, with columns, kinds and units guessed."""
-    from matfm.tasks import recipe_init as task
+    from matfm.tasks.recipes import init as task
 
     summary = task.run(task.InitConfig(table, out, input_column))
     typer.echo(f"{summary['recipe']} is written; fill in: {', '.join(summary['to_fill'])}")

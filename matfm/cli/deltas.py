@@ -26,7 +26,7 @@ def deltas_add(
     ] = False,
 ) -> None:
     """Put the delta and head of RUN into a set, which names the encoder but does not hold it (docs/prompts.md)."""
-    from matfm.tasks import delta_sets as task
+    from matfm.tasks import deltas as task
 
     finish(task.add(task.AddDeltaConfig(folder, run, name, domain)))
 
@@ -34,7 +34,7 @@ def deltas_add(
 @app.command("list", examples=("deltas list runs/properties",))
 def deltas_list(folder: Annotated[str, typer.Argument(help="Folder of the set.")]) -> None:
     """The tasks of a set, and the encoder that they belong to."""
-    from matfm.tasks import delta_sets as task
+    from matfm.tasks import deltas as task
 
     finish(task.DeltaSet.open(folder).record)
 
@@ -53,6 +53,6 @@ def deltas_analyse(
     device: DeviceOption = Device.auto,
 ) -> None:
     """Draw the embeddings of TABLE with and without a prompt, and what each layer attends to it."""
-    from matfm.tasks import prompt_analysis as task
+    from matfm.tasks.prompting import analysis as task
 
     finish(task.run(task.AnalyseConfig(run, table, input_column, color, str(out), rows, seed, device.value)))

@@ -45,7 +45,7 @@ from matfm.tasks.predictions import Predicted, predict_members
 from matfm.tasks.predictor import check_backbone, in_prediction_forms
 from matfm.tasks.rejects import write_rejects
 from matfm.tasks.splitting import SPLIT_FILE
-from matfm.tasks.uncertainty import assess
+from matfm.tasks.uncertainty.held_out import assess
 
 __all__ = ["METHODS", "AdaptConfig", "DomainTable", "run"]
 

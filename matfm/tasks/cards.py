@@ -16,7 +16,7 @@ from matfm.tasks.devices import resolve_device
 if TYPE_CHECKING:
     from matfm.tasks.finetune import FinetuneConfig
     from matfm.tasks.pretrain import PretrainConfig
-    from matfm.tasks.recipes import Recipe
+    from matfm.tasks.recipes.recipe import Recipe
 
 ENVIRONMENT = "environment.json"
 _REPORTED = ("matfm", "torch", "transformers", "numpy", "scikit-learn")

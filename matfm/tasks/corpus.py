@@ -19,9 +19,9 @@ from matfm.chem.vocabulary import SPECIAL_TOKENS, build_vocabulary, load_vocabul
 from matfm.core.files import sha256_of
 from matfm.core.token_files import token_writer
 from matfm.errors import MatfmError
-from matfm.tasks.parallel import available_cores, map_in_order
 from matfm.tasks.readings import readings_to_check
 from matfm.tasks.rejects import Reject, reject_writer
+from matfm.tasks.streaming.parallel import available_cores, map_in_order
 from matfm.tasks.tables import Chunk, iterate_table
 
 KINDS = ("composition", *NOTATIONS)

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from matfm.core.files import atomic_path, sha256_of, write_json, write_text
 from matfm.errors import MatfmError
-from matfm.tasks.datasheet import datasheet
 from matfm.tasks.labelled_sets import SetLoader, keys_of_tests
-from matfm.tasks.materialise import materialise
-from matfm.tasks.recipes import Recipe, load_recipe, matching
+from matfm.tasks.recipes.datasheet import datasheet
+from matfm.tasks.recipes.materialise import materialise
+from matfm.tasks.recipes.recipe import Recipe, load_recipe, matching
 from matfm.tasks.rejects import Reject, reject_writer, write_rejects
 
 INPUT_COLUMN = "formula"

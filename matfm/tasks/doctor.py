@@ -165,7 +165,7 @@ def _machine(summary: dict[str, Any], config: DoctorConfig) -> list[Problem]:
 
     from matfm.tasks import machine
     from matfm.tasks.devices import resolve_device
-    from matfm.tasks.sources import default_cache
+    from matfm.tasks.recipes.sources import default_cache
 
     device = resolve_device("auto")
     cache = Path(config.cache) if config.cache else default_cache()

@@ -17,9 +17,9 @@ from matfm.models.inference import map_rows
 from matfm.models.pooling import POOLINGS, pooled_width
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.examples import Examples
-from matfm.tasks.journal import weights_digest
 from matfm.tasks.kinds import backbone_encoder
-from matfm.tasks.row_streams import RowStream
+from matfm.tasks.streaming.journal import weights_digest
+from matfm.tasks.streaming.rows import RowStream
 from matfm.tasks.tables import check_output, table_format
 
 # R rows, D width

@@ -23,11 +23,11 @@ from matfm.models.matbert import MatBERTModel
 from matfm.models.prototypes import DISTANCES
 from matfm.models.saving import load_model, save_tokenizer
 from matfm.models.strategies import STRATEGIES, StrategyOptions
-from matfm.tasks.classical_features import CHOICES, classical_block, classical_features, network_inputs
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import EncodedRows, RowEncoder, parse_number
 from matfm.tasks.enumeration import encode_forms
-from matfm.tasks.episodes import (
+from matfm.tasks.few_shot.classical_features import CHOICES, classical_block, classical_features, network_inputs
+from matfm.tasks.few_shot.episodes import (
     RATIOS,
     EpisodeBatches,
     EpisodeSampler,
@@ -35,9 +35,9 @@ from matfm.tasks.episodes import (
     median_classes,
     quantile_classes,
 )
-from matfm.tasks.fewshot_evaluation import Bench, check_methods, evaluate, summarise
-from matfm.tasks.fewshot_features import Featuriser, fewshot_encoder
-from matfm.tasks.fewshot_training import meta_train
+from matfm.tasks.few_shot.evaluation import Bench, check_methods, evaluate, summarise
+from matfm.tasks.few_shot.features import Featuriser, fewshot_encoder
+from matfm.tasks.few_shot.training import meta_train
 from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.rejects import Reject, write_rejects
 from matfm.tasks.tables import Chunk, read_table

@@ -30,12 +30,12 @@ from matfm.tasks.kinds import backbone_encoder, backbone_kind
 from matfm.tasks.labels import TableLabels, read_labels
 from matfm.tasks.predictions import Predicted, predict_members, prediction_columns
 from matfm.tasks.predictor import check_backbone, in_prediction_forms, in_training_forms, train_predictor
+from matfm.tasks.prompting.inputs import read_for
 from matfm.tasks.readings import readings_to_check, vocabulary_report
 from matfm.tasks.splitting import SPLIT_FILE, UsableRows, shared_rows, split_rows
-from matfm.tasks.strategy_inputs import read_for
 from matfm.tasks.tables import Chunk, column_property, read_table, table_writer
 from matfm.tasks.targets import Targets, censored_counts, with_heads
-from matfm.tasks.uncertainty import assess, check_calibration, rows_of_members
+from matfm.tasks.uncertainty.held_out import assess, check_calibration, rows_of_members
 
 # U usable rows, K targets
 

@@ -15,21 +15,28 @@ from matfm.core.bundled import MODEL_FILE
 from matfm.errors import MatfmError
 from matfm.models.backbones import PropertyModel
 from matfm.models.saving import save_model, save_tokenizer
-from matfm.tasks.calibration import CALIBRATION, Calibration, by_target, load_calibration, out_of_fold, save_calibration
-from matfm.tasks.domain import Domain, domain_of, load_domain
 from matfm.tasks.encoding import RowEncoder
 from matfm.tasks.examples import Examples
 from matfm.tasks.finetune import member_folders
 from matfm.tasks.fit_config import FitConfig
-from matfm.tasks.folds import fold_numbers
-from matfm.tasks.intervals import IntervalConfig
 from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.predict import load_members, targets_of
 from matfm.tasks.predictions import Predicted, predict_members
 from matfm.tasks.predictor import in_prediction_forms, in_training_forms, train_predictor
 from matfm.tasks.splitting import identity_groups
 from matfm.tasks.targets import Targets, with_heads
-from matfm.tasks.trust import Trust, trust_of
+from matfm.tasks.uncertainty.calibration import (
+    CALIBRATION,
+    Calibration,
+    by_target,
+    load_calibration,
+    out_of_fold,
+    save_calibration,
+)
+from matfm.tasks.uncertainty.domain import Domain, domain_of, load_domain
+from matfm.tasks.uncertainty.folds import fold_numbers
+from matfm.tasks.uncertainty.intervals import IntervalConfig
+from matfm.tasks.uncertainty.trust import Trust, trust_of
 
 # R rows
 

@@ -28,7 +28,7 @@ from matfm.tasks.generation.generator import Draw, Generator
 from matfm.tasks.generation.judging import Judge, Judged
 from matfm.tasks.generation.known import known_forms, known_table
 from matfm.tasks.generation.properties import PropertyColumns
-from matfm.tasks.journal import resumable
+from matfm.tasks.streaming.journal import resumable
 from matfm.tasks.tables import table_writer
 
 __all__ = ["GenerateConfig", "run"]

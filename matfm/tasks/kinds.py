@@ -16,7 +16,7 @@ from matfm.models.deltas import delta_specs
 from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.tasks.encoding import KINDS, RowEncoder, row_encoder
 from matfm.tasks.huggingface_encoding import huggingface_encoder
-from matfm.tasks.strategy_inputs import read_for
+from matfm.tasks.prompting.inputs import read_for
 
 SCRATCH = "scratch:"
 """`scratch:small` starts from random weights of that size."""

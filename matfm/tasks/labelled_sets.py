@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from matfm.chem.identity import Identities
 from matfm.chem.units import PROPERTIES, property_named
 from matfm.errors import MatfmError
-from matfm.tasks.materialise import materialise
-from matfm.tasks.recipes import load_recipe, matching
+from matfm.tasks.recipes.materialise import materialise
+from matfm.tasks.recipes.recipe import load_recipe, matching
 from matfm.tasks.tables import read_table
 
 # R rows

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from matfm.tasks.parallel import available_cores
+from matfm.tasks.streaming.parallel import available_cores
 
 _CGROUP = Path("/sys/fs/cgroup")
 _WIDTHS = {"cpu": 512, "cuda": 4096, "mps": 2048}

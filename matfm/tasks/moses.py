@@ -33,8 +33,8 @@ from matfm.chem.smiles import parse_smiles
 from matfm.core.plain_pickle import read_plain_array_file
 from matfm.errors import MatfmError
 from matfm.models.chemnet import ChemNet, chemnet_activations, frechet_distance
-from matfm.tasks.recipes import Source, load_recipe
-from matfm.tasks.sources import default_cache, fetch, read_member
+from matfm.tasks.recipes.recipe import Source, load_recipe
+from matfm.tasks.recipes.sources import default_cache, fetch, read_member
 
 CHEMNET = Source(
     kind="package",

@@ -13,21 +13,21 @@ from matfm.chem.units import Property
 from matfm.core.bundled import MODEL_FILE
 from matfm.errors import MatfmError
 from matfm.models.backbones import PropertyModel
-from matfm.tasks.delta_sets import DeltaSet, is_delta_set
+from matfm.tasks.deltas import DeltaSet, is_delta_set
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import RowEncoder
 from matfm.tasks.examples import Examples
 from matfm.tasks.finetune import ENSEMBLE
-from matfm.tasks.intervals import IntervalConfig
-from matfm.tasks.journal import weights_digest
 from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.predictions import DropoutSamples, no_rows, predict_members, prediction_columns
 from matfm.tasks.predictor import in_prediction_forms, load_predictor
-from matfm.tasks.row_streams import RowStream
 from matfm.tasks.splitting import SPLIT_FILE
+from matfm.tasks.streaming.journal import weights_digest
+from matfm.tasks.streaming.rows import RowStream
 from matfm.tasks.tables import check_output
 from matfm.tasks.targets import Targets
-from matfm.tasks.trust import load_trust
+from matfm.tasks.uncertainty.intervals import IntervalConfig
+from matfm.tasks.uncertainty.trust import load_trust
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from matfm.tasks.enumeration import encode_forms
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.kinds import SCRATCH
-from matfm.tasks.prompt_starts import prompt_start
+from matfm.tasks.prompting.starts import prompt_start
 from matfm.tasks.targets import Targets
 
 __all__ = ["FitConfig", "Targets", "check_backbone", "load_predictor", "property_step", "train_predictor"]

@@ -32,7 +32,7 @@ from matfm.tasks.pretraining.rows import Part
 from matfm.tasks.pretraining.setting import Setting
 from matfm.tasks.pretraining.vocabulary import PretrainingVocabulary, vocabulary_of
 from matfm.tasks.readings import readings_to_check
-from matfm.tasks.recipes import load_recipe
+from matfm.tasks.recipes.recipe import load_recipe
 
 TABLE_DIGEST = "table.sha256"
 """In the run directory: SHA-256 of the table that the run began with."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from matfm.core.files import write_json
 from matfm.tasks import data, finetune
-from matfm.tasks.recipes import load_recipe
+from matfm.tasks.recipes.recipe import load_recipe
 from matfm.tasks.tables import read_table
 
 RECIPE, FOLD, TARGET = "matbench_expt_gap", "fold_0", "band_gap"

@@ -15,23 +15,23 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from matfm.errors import MatfmError
-from matfm.tasks.chunk_scorer import Backbone, ChunkScorer, Describer, ScoredChunk, one_thread
-from matfm.tasks.classical_features import FeatureBlock, Features, classical_block
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.diversity import maxmin_pick
-from matfm.tasks.fewshot_features import EMBEDDING
-from matfm.tasks.fewshot_scorers import KernelScorer
-from matfm.tasks.journal import Journal, resumable, weights_digest
-from matfm.tasks.library import CHUNK_ROWS, Library
-from matfm.tasks.parallel import available_cores, map_in_order
+from matfm.tasks.few_shot.classical_features import FeatureBlock, Features, classical_block
+from matfm.tasks.few_shot.features import EMBEDDING
+from matfm.tasks.few_shot.scorers import KernelScorer
+from matfm.tasks.few_shot.support_scorer import SupportScorer, check_support, is_binary
 from matfm.tasks.rejects import Reject, RejectLog
-from matfm.tasks.row_tally import RowTally
-from matfm.tasks.screen_ray import check_ray, map_with_ray
-from matfm.tasks.support_domain import SupportDomain
-from matfm.tasks.support_scorer import SupportScorer, check_support, is_binary
-from matfm.tasks.support_table import SupportTable, read_support
+from matfm.tasks.screening.chunk_scorer import Backbone, ChunkScorer, Describer, ScoredChunk, one_thread
+from matfm.tasks.screening.diversity import maxmin_pick
+from matfm.tasks.screening.library import CHUNK_ROWS, Library
+from matfm.tasks.screening.ray_engine import check_ray, map_with_ray
+from matfm.tasks.screening.support_domain import SupportDomain
+from matfm.tasks.screening.support_table import SupportTable, read_support
+from matfm.tasks.screening.top_rows import TopRows
+from matfm.tasks.streaming.journal import Journal, resumable, weights_digest
+from matfm.tasks.streaming.parallel import available_cores, map_in_order
+from matfm.tasks.streaming.tally import RowTally
 from matfm.tasks.tables import Chunk, check_output, table_format, table_writer
-from matfm.tasks.top_rows import TopRows
 
 # S support examples
 

@@ -27,7 +27,7 @@ from matfm.chem.splits import (
     stratified_split,
 )
 from matfm.errors import MatfmError
-from matfm.tasks.element_properties import magpie_table
+from matfm.tasks.recipes.element_properties import magpie_table
 from matfm.tasks.tables import Chunk
 
 # U usable rows, K targets

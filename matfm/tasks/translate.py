@@ -25,7 +25,7 @@ from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import EncodedRows
 from matfm.tasks.examples import Examples
 from matfm.tasks.pretraining.pairs import ragged, source_ids
-from matfm.tasks.row_streams import RowStream
+from matfm.tasks.streaming.rows import RowStream
 from matfm.tasks.tables import check_output
 
 NOTATIONS = ("selfies", "smiles", "text", "composition")

@@ -26,12 +26,15 @@ from matfm.tasks import cards, finetune
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.finetune import FinetuneConfig, LabelledRows
 from matfm.tasks.fit_config import FitConfig
-from matfm.tasks.inner_folds import Fold, inner_folds
 from matfm.tasks.kinds import backbone_kind
 from matfm.tasks.predictions import predict_members
 from matfm.tasks.predictor import check_backbone, in_prediction_forms, in_training_forms, train_predictor
-from matfm.tasks.search_pictures import draw_search
-from matfm.tasks.search_space import (
+from matfm.tasks.splitting import UsableRows
+from matfm.tasks.tables import STANDARD_INPUT, read_table
+from matfm.tasks.targets import with_heads
+from matfm.tasks.tuning.inner_folds import Fold, inner_folds
+from matfm.tasks.tuning.pictures import draw_search
+from matfm.tasks.tuning.search_space import (
     Space,
     check_space,
     default_space,
@@ -40,15 +43,12 @@ from matfm.tasks.search_space import (
     usual_settings,
     with_settings,
 )
-from matfm.tasks.splitting import UsableRows
-from matfm.tasks.tables import STANDARD_INPUT, read_table
-from matfm.tasks.targets import with_heads
-from matfm.tasks.trials_table import write_trials
+from matfm.tasks.tuning.trials_table import write_trials
 
 if TYPE_CHECKING:
     import optuna
 
-    from matfm.tasks.study import Ended, Study
+    from matfm.tasks.tuning.study import Ended, Study
 
 PRUNERS = ("median", "hyperband", "none")
 BEST, SPACE = "best.toml", "space.toml"
@@ -66,7 +66,7 @@ class TuneConfig:
     finetune: FinetuneConfig
     """Table, split and what is not searched. A trial trains one model a fold; the ensemble is of the last training."""
     space: dict[str, Any] | None = None
-    """What is searched, as `matfm.tasks.search_space.read_space` reads it; None for the default space."""
+    """What is searched, as `matfm.tasks.tuning.search_space.read_space` reads it; None for the default space."""
     fixed: tuple[str, ...] = ()
     """Settings, such as fit.epochs, that were chosen: they are not in the default space, nor may be in `space`."""
     trials: int = 30
@@ -144,7 +144,7 @@ def run(config: TuneConfig, out: Path, resume: bool = False) -> dict[str, Any]:
 def _study_module() -> Any:
     """The module that imports Optuna."""
     try:
-        from matfm.tasks import study
+        from matfm.tasks.tuning import study
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] != "optuna":
             raise

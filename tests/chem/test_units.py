@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from matfm.chem.units import _ALIASES, PROPERTIES, Property, conversion_factor, markdown_table, property_named
-from matfm.tasks.recipes import load_recipe, recipe_names
+from matfm.tasks.recipes.recipe import load_recipe, recipe_names
 
 ROOT = Path(__file__).parents[2]
 

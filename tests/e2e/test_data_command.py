@@ -153,7 +153,7 @@ def test_check_names_each_missing_thing(small_recipes, change, message):
 
 
 def test_extends_lays_a_recipe_over_another(small_recipes):
-    from matfm.tasks.recipes import load_recipe
+    from matfm.tasks.recipes.recipe import load_recipe
 
     (small_recipes / "child.toml").write_text('extends = "bench.toml"\nname = "child"\n[folds]\ncount = 4\n')
     child, bench = load_recipe("child"), load_recipe("bench")

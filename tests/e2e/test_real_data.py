@@ -11,8 +11,8 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from matfm import CompositionTokenizer, MatBERTForMaskedLM, MatBERTForProperty, read_formula
 from matfm.core.bundled import WEIGHTS
 from matfm.tasks.data import BuildConfig, run
-from matfm.tasks.recipes import load_recipe
-from matfm.tasks.sources import default_cache, fetch, read_member_table
+from matfm.tasks.recipes.recipe import load_recipe
+from matfm.tasks.recipes.sources import default_cache, fetch, read_member_table
 from matfm.tasks.tables import read_table
 
 pytestmark = pytest.mark.network

@@ -94,7 +94,7 @@ def test_a_continued_run_keeps_its_split(small_table, tmp_path, monkeypatch):
 @pytest.mark.network
 def test_leave_one_cluster_out_with_the_real_element_properties(small_table, tmp_path):
     from matfm.chem.magpie import magpie_features
-    from matfm.tasks.element_properties import magpie_table
+    from matfm.tasks.recipes.element_properties import magpie_table
 
     table = magpie_table()
     assert (len(table.properties), int((~np.isnan(table.values)).all(axis=1).sum())) == (22, 97)

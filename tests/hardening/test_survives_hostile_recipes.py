@@ -10,9 +10,10 @@ import zipfile
 import pytest
 
 from matfm import MatfmError
-from matfm.tasks import sources, unpacking
-from matfm.tasks.recipes import Source, load_recipe
-from matfm.tasks.search_space import read_space
+from matfm.tasks import unpacking
+from matfm.tasks.recipes import sources
+from matfm.tasks.recipes.recipe import Source, load_recipe
+from matfm.tasks.tuning.search_space import read_space
 
 TABLE = b"formula,gap\nFe2O3,2.2\nGaN,3.4\n"
 RECIPE = """name = "own"

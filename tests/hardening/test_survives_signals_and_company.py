@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from matfm.core.files import sha256_of
 from matfm.core.locks import alone
 from matfm.core.run_log import read_log
-from matfm.tasks import row_streams, tables
+from matfm.tasks import tables
+from matfm.tasks.streaming import rows as streamed_rows
 
 
 def finetuning(trained, out):
@@ -47,12 +48,14 @@ def test_survives_a_signal_while_training(trained, never_stopped, start, tmp_pat
 
 SLOWLY = """
 import time
-from matfm.tasks import tables, library, row_streams, screen
+from matfm.tasks import tables, screen
+from matfm.tasks.screening import library
+from matfm.tasks.streaming import rows as streamed_rows
 def slow(path, chunk_rows=2, read=tables.iterate_table):
     for chunk in read(path, 2):
         time.sleep(0.05)
         yield chunk
-row_streams.iterate_table = library.iterate_table = slow
+streamed_rows.iterate_table = library.iterate_table = slow
 """
 
 
@@ -68,7 +71,7 @@ def predicted(trained, long_table):
     """By a call that was not cut, in chunks of two rows as well."""
     out = long_table.with_name("predicted.csv")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(row_streams, "iterate_table", lambda path: tables.iterate_table(path, 2))
+        monkeypatch.setattr(streamed_rows, "iterate_table", lambda path: tables.iterate_table(path, 2))
         trained.call("predict", trained.run, long_table, "--input", "formula", "--out", out)
     return out
 
@@ -90,7 +93,7 @@ def test_survives_a_signal_while_predicting(trained, start, long_table, predicte
         assert errors.strip().splitlines()[-1] == (
             f"matfm: interrupted before {out} was written; go on with the same call and --resume"
         )
-    monkeypatch.setattr(row_streams, "iterate_table", lambda path: tables.iterate_table(path, 2))
+    monkeypatch.setattr(streamed_rows, "iterate_table", lambda path: tables.iterate_table(path, 2))
     assert trained.call(*arguments, out, "--resume")["rows_in"] == 81
     assert sha256_of(out) == sha256_of(predicted)
     assert [path.name for path in tmp_path.iterdir()] == ["o.csv"]

@@ -22,7 +22,7 @@ from matfm.models.deltas import DeltaSpec, add_delta, delta_parameters, deltas_o
 from matfm.models.huggingface_backbone import HuggingFaceConfig, HuggingFaceForProperty, HuggingFaceModel
 from matfm.tasks.encoding import FormulaEncoder
 from matfm.tasks.huggingface_encoding import HuggingFaceEncoder
-from matfm.tasks.strategy_inputs import read_for
+from matfm.tasks.prompting.inputs import read_for
 
 P = 3
 SIZE = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

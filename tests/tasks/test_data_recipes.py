@@ -11,9 +11,9 @@ from sklearn.model_selection import KFold
 
 from matfm import MatfmError
 from matfm.errors import RunError
-from matfm.tasks import sources
 from matfm.tasks.data import BuildConfig, run
-from matfm.tasks.recipes import Source, load_recipe, recipe_names
+from matfm.tasks.recipes import sources
+from matfm.tasks.recipes.recipe import Source, load_recipe, recipe_names
 from matfm.tasks.tables import read_table
 
 FOLD_OF_ROW = np.zeros(6, np.uint8)

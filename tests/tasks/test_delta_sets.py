@@ -11,7 +11,7 @@ from matfm import MatBERTConfig, MatBERTModel, MatfmError
 from matfm.cli import app
 from matfm.models.deltas import deltas_of
 from matfm.tasks import finetune, predict
-from matfm.tasks.delta_sets import AddDeltaConfig, DeltaSet, add
+from matfm.tasks.deltas import AddDeltaConfig, DeltaSet, add
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.tables import read_table
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from matfm import CompositionTokenizer, MatfmError
-from matfm.tasks import domain as module
-from matfm.tasks.domain import domain_of, load_domain
 from matfm.tasks.encoding import encode_formulas
 from matfm.tasks.examples import Examples
+from matfm.tasks.uncertainty import domain as module
+from matfm.tasks.uncertainty.domain import domain_of, load_domain
 
 TOKENIZER = CompositionTokenizer()
 

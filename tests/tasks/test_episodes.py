@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from matfm import MatfmError
 from matfm.tasks.encoding import encode_formulas, row_encoder
 from matfm.tasks.enumeration import encode_forms
-from matfm.tasks.episodes import (
+from matfm.tasks.few_shot.episodes import (
     IS_QUERY,
     LABEL,
     EpisodeBatches,

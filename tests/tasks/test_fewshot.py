@@ -24,10 +24,10 @@ from matfm.models.matbert import MatBERTModel as Encoder
 from matfm.models.saving import save_model
 from matfm.tasks import fewshot
 from matfm.tasks.encoding import encode_formulas
-from matfm.tasks.episodes import EpisodeBatches, EpisodeSampler, TaskTable
-from matfm.tasks.fewshot_evaluation import episode_scores, summarise
-from matfm.tasks.fewshot_features import Featuriser
-from matfm.tasks.fewshot_training import episode_step, meta_train
+from matfm.tasks.few_shot.episodes import EpisodeBatches, EpisodeSampler, TaskTable
+from matfm.tasks.few_shot.evaluation import episode_scores, summarise
+from matfm.tasks.few_shot.features import Featuriser
+from matfm.tasks.few_shot.training import episode_step, meta_train
 from matfm.tasks.kinds import backbone_encoder
 
 CPU = torch.device("cpu")
@@ -190,7 +190,7 @@ def test_numbers_are_learned_with_the_kernel_head(backbone, task_csv, tmp_path):
 
 
 def test_finetuning_is_a_baseline_too(backbone, task_csv, tmp_path, monkeypatch):
-    monkeypatch.setattr("matfm.tasks.fewshot_methods.FINETUNING_EPOCHS", 1.0)
+    monkeypatch.setattr("matfm.tasks.few_shot.methods.FINETUNING_EPOCHS", 1.0)
     evaluate = {"episodes": 1, "methods": ["finetune", "rf"]}
     summary = fewshot.run(
         config_of(task_csv, backbone, train_tasks=[], valid_tasks=[], evaluate=evaluate), tmp_path / "run"

@@ -8,7 +8,7 @@ from matfm import MatfmError
 from matfm.chem.smiles import parse_smiles
 from matfm.chem.tanimoto import count_tanimoto, min_max_similarity, morgan_counts
 from matfm.models.prototypes import PrototypeHead
-from matfm.tasks.classical_features import (
+from matfm.tasks.few_shot.classical_features import (
     ECFP,
     FRACTIONS,
     FeatureBlock,
@@ -18,8 +18,8 @@ from matfm.tasks.classical_features import (
     euclidean,
     split_blocks,
 )
-from matfm.tasks.embedding_cache import EmbeddingCache, weights_digest
-from matfm.tasks.fewshot_scorers import KernelScorer, PrototypeScorer
+from matfm.tasks.few_shot.embedding_cache import EmbeddingCache, weights_digest
+from matfm.tasks.few_shot.scorers import KernelScorer, PrototypeScorer
 
 SMILES = ["CCO", "CCCO", "c1ccccc1", "Cc1ccccc1", "CC(=O)O", "C"]
 BLOCKS = (FeatureBlock("vectors", 4, "rbf"), FeatureBlock("counts", 3, "tanimoto"))

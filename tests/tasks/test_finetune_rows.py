@@ -10,13 +10,13 @@ from matfm import MatfmError
 from matfm.chem.units import Property
 from matfm.core.batching import RaggedTokens
 from matfm.tasks import finetune, predict
-from matfm.tasks.calibration import Calibration, by_target, load_calibration, save_calibration
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.predictions import Predicted
 from matfm.tasks.predictor import loss_beside
 from matfm.tasks.tables import read_table
 from matfm.tasks.targets import Targets
+from matfm.tasks.uncertainty.calibration import Calibration, by_target, load_calibration, save_calibration
 
 SCRATCH = FitConfig(backbone="scratch:tiny", epochs=1)
 ALKANES = ["C" * n for n in range(1, 31)]

@@ -33,12 +33,12 @@ from matfm.models.backbones import load_encoder, load_predictor
 from matfm.models.huggingface_backbone import HuggingFaceForProperty, adopt_encoder
 from matfm.models.strategies import StrategyOptions, apply_strategy
 from matfm.tasks import embed, finetune, predict
-from matfm.tasks.delta_sets import AddDeltaConfig, DeltaSet, add
+from matfm.tasks.deltas import AddDeltaConfig, DeltaSet, add
 from matfm.tasks.enumeration import encode_forms
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.kinds import backbone_encoder, backbone_kind, saved_kind
-from matfm.tasks.prompt_analysis import attention_to_prompt
+from matfm.tasks.prompting.analysis import attention_to_prompt
 from matfm.tasks.tables import read_table
 
 CHARACTERS = [*"CcNnOoSsFHlBr1234()[]=#@+-\\/", "é"]

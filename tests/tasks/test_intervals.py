@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from matfm import MatfmError
-from matfm.tasks.calibration import Calibration, HeldOut, TargetRows, load_calibration, save_calibration
-from matfm.tasks.intervals import IntervalConfig, fit_interval, fit_sets
+from matfm.tasks.uncertainty.calibration import Calibration, HeldOut, TargetRows, load_calibration, save_calibration
+from matfm.tasks.uncertainty.intervals import IntervalConfig, fit_interval, fit_sets
 
 ROWS = 6000
 

@@ -12,8 +12,8 @@ import pytest
 from functions_of_workers import fails_on_many, picky, shout, sleepy_lengths
 
 from matfm.errors import MatfmError, RunError
-from matfm.tasks import parallel
-from matfm.tasks.parallel import map_in_order
+from matfm.tasks.streaming import parallel
+from matfm.tasks.streaming.parallel import map_in_order
 from matfm.tasks.tables import Chunk
 
 LARGE = 300_000
@@ -127,7 +127,7 @@ def test_nothing_is_left_when_the_reader_stops_early(monkeypatch):
 
 SCRIPT = """
 import sys
-from matfm.tasks.parallel import map_in_order
+from matfm.tasks.streaming.parallel import map_in_order
 from matfm.tasks.tables import Chunk
 from test_parallel_worker import slow
 chunks = (Chunk({"text": ["x" * 100_000]}, i) for i in range(1000))

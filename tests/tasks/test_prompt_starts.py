@@ -10,7 +10,7 @@ from matfm.models.deltas import use_delta
 from matfm.models.strategies import DELTA, StrategyOptions, apply_strategy
 from matfm.tasks.encoding import FormulaEncoder
 from matfm.tasks.examples import Examples
-from matfm.tasks.prompt_starts import class_vectors, prompt_start
+from matfm.tasks.prompting.starts import class_vectors, prompt_start
 
 FORMULAS = ["NaCl", "KCl", "LiCl", "CsCl", "Fe2O3", "FeO", "NiO", "MgO", "MgCl2"]
 

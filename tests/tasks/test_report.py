@@ -209,7 +209,7 @@ def test_the_error_of_an_element_is_that_of_its_rows(regression):
 
 def test_contamination_is_told_from_the_audit_or_called_unknown(regression, tmp_path):
     from matfm.tasks.audit import read_audit
-    from matfm.tasks.recipes import load_recipe
+    from matfm.tasks.recipes.recipe import load_recipe
 
     assert "random weights" in _page(regression, tmp_path)[1].text
     known = _changed(regression, tmp_path / "known", backbone="matbert-small")
@@ -225,7 +225,7 @@ def test_contamination_is_told_from_the_audit_or_called_unknown(regression, tmp_
 
 
 def test_published_scores_stand_beside_those_of_a_recipe(regression, tmp_path):
-    from matfm.tasks.recipes import load_recipe
+    from matfm.tasks.recipes.recipe import load_recipe
 
     recipe = load_recipe("matbench_expt_gap")
     run = _changed(regression, tmp_path / "run", backbone="matbert-small", rows_in=recipe.rows)

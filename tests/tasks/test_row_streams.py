@@ -5,13 +5,13 @@ import pyarrow as pa
 
 from matfm.tasks import tables
 from matfm.tasks.encoding import row_encoder
-from matfm.tasks.row_streams import RowStream
+from matfm.tasks.streaming.rows import RowStream
 
 
 def stream(path, cells, kind, monkeypatch, **encoder):
     (path / "t.csv").write_text("x,n\n" + "".join(f"{cell},\n" for cell in cells))
     chunks = tables.iterate_table
-    monkeypatch.setattr("matfm.tasks.row_streams.iterate_table", lambda name: chunks(name, 3))
+    monkeypatch.setattr("matfm.tasks.streaming.rows.iterate_table", lambda name: chunks(name, 3))
     fields = {"length": pa.float64()}
     rows = RowStream(str(path / "t.csv"), "x", str(path / "o.csv"), row_encoder(kind, **encoder), fields)
     return rows.run(lambda examples, _: {"length": np.diff(examples.tokens.offsets).astype(float)})

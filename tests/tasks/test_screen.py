@@ -16,11 +16,11 @@ from matfm.models.matbert import MatBERTModel
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.saving import save_model
 from matfm.tasks import screen
-from matfm.tasks.diversity import maxmin_pick
-from matfm.tasks.library import Library
 from matfm.tasks.screen import ScreenConfig
+from matfm.tasks.screening.diversity import maxmin_pick
+from matfm.tasks.screening.library import Library
+from matfm.tasks.screening.top_rows import TopRows
 from matfm.tasks.tables import read_table
-from matfm.tasks.top_rows import TopRows
 
 LIBRARY = [f"{a}{n}{b}{m}" for a in ("Li", "Mg", "Fe", "Ga") for b in ("O", "S", "N") for n in (1, 2) for m in (1, 3)]
 BAD = {3: "", 17: "Xx2", 40: "Fe("}
@@ -40,7 +40,7 @@ def backbone(tmp_path_factory):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A library in every format, a support, and chunks of seven rows."""
-    monkeypatch.setattr("matfm.tasks.library.CHUNK_ROWS", 7)
+    monkeypatch.setattr("matfm.tasks.screening.library.CHUNK_ROWS", 7)
     cells = list(LIBRARY)
     for row, text in BAD.items():
         cells.insert(row, text)
@@ -167,7 +167,7 @@ def test_with_an_accelerator_one_process_computes(folder, backbone, monkeypatch)
 
     screen.run(config(folder, backbone))
     monkeypatch.setattr(screen, "resolve_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr("matfm.tasks.chunk_scorer.resolve_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr("matfm.tasks.screening.chunk_scorer.resolve_device", lambda name: torch.device("cpu"))
     screen.run(config(folder, backbone, out="g.csv"))
     assert sha256_of(folder / "g.csv") == sha256_of(folder / "o.csv")
 
@@ -341,7 +341,7 @@ def test_molecules_are_compared_by_their_fingerprints_too(tmp_path):
 
 
 def test_a_row_without_classical_features_is_listed(tmp_path, folder, backbone, monkeypatch):
-    from matfm.tasks import classical_features
+    from matfm.tasks.few_shot import classical_features
 
     def without_iron(block, inputs, kind):
         if any("Fe" in text for text in inputs):

@@ -16,7 +16,7 @@ from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.saving import save_model
 from matfm.tasks import screen
 from matfm.tasks.screen import ScreenConfig
-from matfm.tasks.screen_ray import check_ray, map_with_ray
+from matfm.tasks.screening.ray_engine import check_ray, map_with_ray
 from matfm.tasks.tables import Chunk
 
 ray = pytest.importorskip("ray")
@@ -69,7 +69,7 @@ def test_the_same_rows_as_the_local_engine_bit_for_bit(two_workers, tmp_path, mo
 
     torch.manual_seed(0)
     save_model(MatBERTModel(MatBERTConfig.of_size("tiny")), tmp_path / "backbone", {})
-    monkeypatch.setattr("matfm.tasks.library.CHUNK_ROWS", 40)
+    monkeypatch.setattr("matfm.tasks.screening.library.CHUNK_ROWS", 40)
     cells = np.random.default_rng(0).permutation(
         [f"{a}{n}{b}{m}" for a in ("Li", "Mg", "Fe") for b in ("O", "S") for n in range(1, 9) for m in range(1, 8)]
     )

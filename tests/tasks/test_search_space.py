@@ -9,8 +9,10 @@ from matfm import MatfmError
 from matfm.core.toml_text import toml_value
 from matfm.tasks.finetune import FinetuneConfig, load_rows
 from matfm.tasks.fit_config import FitConfig, optimizer_of
-from matfm.tasks.inner_folds import inner_folds
-from matfm.tasks.search_space import (
+from matfm.tasks.splitting import UsableRows
+from matfm.tasks.tables import read_table
+from matfm.tasks.tuning.inner_folds import inner_folds
+from matfm.tasks.tuning.search_space import (
     Parameter,
     check_space,
     default_space,
@@ -20,8 +22,6 @@ from matfm.tasks.search_space import (
     usual_settings,
     with_settings,
 )
-from matfm.tasks.splitting import UsableRows
-from matfm.tasks.tables import read_table
 
 CONFIG = FinetuneConfig("t.csv", "formula", ("gap",), kind="composition", fit=FitConfig().for_kind("composition"))
 

@@ -8,7 +8,7 @@ from matfm.core.files import sha256_of
 from matfm.errors import MatfmError, RunError
 from matfm.tasks import tables
 from matfm.tasks.encoding import row_encoder
-from matfm.tasks.row_streams import RowStream
+from matfm.tasks.streaming.rows import RowStream
 
 CELLS = ["Fe", "FeO", "", "Xx", "Fe2O3", "NaCl", "CuSO4.5H2O", "Mg149", "bad", "GaN"]
 
@@ -17,7 +17,7 @@ CELLS = ["Fe", "FeO", "", "Xx", "Fe2O3", "NaCl", "CuSO4.5H2O", "Mg149", "bad", "
 def stream(tmp_path, monkeypatch):
     """Three rows a chunk; lengths of tokens and vectors as outputs. `fail_at` chunks computed, a run ends."""
     chunks = tables.iterate_table
-    monkeypatch.setattr("matfm.tasks.row_streams.iterate_table", lambda name: chunks(name, 3))
+    monkeypatch.setattr("matfm.tasks.streaming.rows.iterate_table", lambda name: chunks(name, 3))
     (tmp_path / "t.csv").write_text("x,n\n" + "".join(f"{cell},{n}\n" for n, cell in enumerate(CELLS)))
     computed = []
 

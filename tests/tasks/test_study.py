@@ -9,7 +9,7 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from matfm.core.locks import lives, sign_of_life  # noqa: E402
-from matfm.tasks.study import JOURNAL, RunningMedian, Study, pruner_named  # noqa: E402
+from matfm.tasks.tuning.study import JOURNAL, RunningMedian, Study, pruner_named  # noqa: E402
 
 
 def study_in(folder, seed=0, pruner="none"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from matfm.errors import MatfmError
-from matfm.tasks.support_domain import SupportDomain
-from matfm.tasks.support_scorer import MAX_SUPPORT, check_support
+from matfm.tasks.few_shot.support_scorer import MAX_SUPPORT, check_support
+from matfm.tasks.screening.support_domain import SupportDomain
 
 
 @pytest.fixture

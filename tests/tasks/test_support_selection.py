@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from matfm import MatfmError
-from matfm.tasks.fewshot_scorers import KernelScorer
-from matfm.tasks.support import labels_curve, medoids, most_uncertain, stratified, support_report
+from matfm.tasks.few_shot.scorers import KernelScorer
+from matfm.tasks.few_shot.support import labels_curve, medoids, most_uncertain, stratified, support_report
 
 
 @pytest.fixture

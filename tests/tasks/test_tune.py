@@ -183,7 +183,7 @@ def test_a_timeout_lets_no_further_trial_begin(small_table, tmp_path, scripted, 
 
 
 def test_who_ends_first_leaves_the_results_to_the_last(small_table, tmp_path, scripted):
-    from matfm.tasks.study import Study, pruner_named
+    from matfm.tasks.tuning.study import Study, pruner_named
 
     out = tmp_path / "s"
     out.mkdir()
@@ -209,8 +209,8 @@ def test_without_optuna_the_extra_is_named(small_table, tmp_path, monkeypatch):
             raise ModuleNotFoundError("No module named 'optuna'", name="optuna")
         return original(name, *arguments, **keywords)
 
-    monkeypatch.delitem(sys.modules, "matfm.tasks.study", raising=False)
-    monkeypatch.delattr("matfm.tasks.study", raising=False)
+    monkeypatch.delitem(sys.modules, "matfm.tasks.tuning.study", raising=False)
+    monkeypatch.delattr("matfm.tasks.tuning.study", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MatfmError, match=r"pip install 'matfm\[tune\]'"):
         tune.run(config_of(small_table), tmp_path / "s")

@@ -10,13 +10,13 @@ import torch
 from matfm import MatfmError
 from matfm.models.inference import predict_properties
 from matfm.tasks import finetune, predict
-from matfm.tasks.calibration import load_calibration
 from matfm.tasks.encoding import encode_formulas
 from matfm.tasks.fit_config import FitConfig
-from matfm.tasks.folds import fold_numbers
 from matfm.tasks.predictor import load_predictor
 from matfm.tasks.tables import read_table
-from matfm.tasks.uncertainty import rows_of_members
+from matfm.tasks.uncertainty.calibration import load_calibration
+from matfm.tasks.uncertainty.folds import fold_numbers
+from matfm.tasks.uncertainty.held_out import rows_of_members
 
 METALS = ("Fe", "Zn", "Ti", "Na")
 TABLE = [

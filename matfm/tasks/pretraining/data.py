@@ -33,7 +33,7 @@ from matfm.tasks.pretraining.molecule_targets import MoleculePlan, Winsor, descr
 from matfm.tasks.pretraining.pairs import Pairs, ragged
 from matfm.tasks.pretraining.rows import Part
 from matfm.tasks.pretraining.vocabulary import new_tokenizer, vocabulary_digest
-from matfm.tasks.recipes import load_recipe
+from matfm.tasks.recipes.recipe import load_recipe
 from matfm.tasks.tables import Chunk, column_metadata, column_property, read_table
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from matfm.chem.selfies import selfies_to_smiles, smiles_to_selfies
 from matfm.chem.smiles import parse_smiles
 from matfm.core.files import atomic_path, write_json
 from matfm.errors import MatfmError
-from matfm.tasks.parallel import available_cores, map_in_order
 from matfm.tasks.pretraining.rows import SequenceUnits
+from matfm.tasks.streaming.parallel import available_cores, map_in_order
 from matfm.tasks.tables import Chunk
 
 # R rows, S sequences (R times the ways a row is written), D descriptors, W bytes of a fingerprint

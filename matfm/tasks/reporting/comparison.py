@@ -11,7 +11,7 @@ from matfm.core.metrics import balanced_accuracy, mean_absolute_error
 from matfm.errors import MatfmError
 from matfm.tasks.audit import ALL, FILE, may_be_scored, read_audit
 from matfm.tasks.kinds import SCRATCH
-from matfm.tasks.recipes import Recipe, load_recipe, recipe_names
+from matfm.tasks.recipes.recipe import Recipe, load_recipe, recipe_names
 from matfm.tasks.reporting.html import Html, joined, number, sentence, table, tag
 from matfm.tasks.reporting.overview import headline_metric
 from matfm.tasks.reporting.page import Section

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from matfm.errors import MatfmError
-from matfm.tasks.calibration import CROSS, Calibration, HeldOut, TargetRows, load_calibration
 from matfm.tasks.plots import CalibrationPanel
 from matfm.tasks.reporting.charts import Axis, axis, chart, square
 from matfm.tasks.reporting.evaluation import TARGETS
 from matfm.tasks.reporting.html import Html, joined, number, sentence, tag
 from matfm.tasks.reporting.page import Section
 from matfm.tasks.reporting.run_files import Results, RunFiles
-from matfm.tasks.uncertainty import class_panels, number_panels
+from matfm.tasks.uncertainty.calibration import CROSS, Calibration, HeldOut, TargetRows, load_calibration
+from matfm.tasks.uncertainty.held_out import class_panels, number_panels
 
 
 def uncertainty_section(run: RunFiles) -> Section | None:

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from matfm.tasks.classical_features import FeatureBlock, Features, readable_features
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.embed import Embedder, load_embedder
 from matfm.tasks.encoding import EncodedRows, RowEncoder
 from matfm.tasks.examples import Examples
-from matfm.tasks.fewshot_features import EMBEDDING
+from matfm.tasks.few_shot.classical_features import FeatureBlock, Features, readable_features
+from matfm.tasks.few_shot.features import EMBEDDING
+from matfm.tasks.few_shot.support_scorer import SupportScorer
 from matfm.tasks.kinds import backbone_encoder
-from matfm.tasks.support_domain import SupportDomain
-from matfm.tasks.support_scorer import SupportScorer
+from matfm.tasks.screening.support_domain import SupportDomain
 
 # B readable rows of a chunk, D width, F classical features
 

@@ -11,11 +11,11 @@ from matfm.chem.elements import ATOMIC_NUMBER
 from matfm.chem.formula import read_formula
 from matfm.chem.smiles import parse_smiles
 from matfm.errors import MatfmError
-from matfm.tasks.assemble import Reader, assemble
-from matfm.tasks.merge import assemble_merge
-from matfm.tasks.recipes import Recipe, load_recipe
+from matfm.tasks.recipes.assemble import Reader, assemble
+from matfm.tasks.recipes.merge import assemble_merge
+from matfm.tasks.recipes.recipe import Recipe, load_recipe
+from matfm.tasks.recipes.sources import default_cache, fetch
 from matfm.tasks.rejects import Reject
-from matfm.tasks.sources import default_cache, fetch
 
 
 @dataclass(frozen=True)

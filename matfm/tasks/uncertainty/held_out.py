@@ -24,12 +24,12 @@ from matfm.core.uncertainty_scores import (
 )
 from matfm.errors import MatfmError
 from matfm.tasks import plots
-from matfm.tasks.calibration import Calibration, HeldOut, by_target, out_of_fold, save_calibration
-from matfm.tasks.domain import Domain, domain_of
-from matfm.tasks.folds import fold_numbers
-from matfm.tasks.intervals import IntervalConfig, fit_interval, fit_sets
 from matfm.tasks.predictions import Predicted
 from matfm.tasks.splitting import identity_groups
+from matfm.tasks.uncertainty.calibration import Calibration, HeldOut, by_target, out_of_fold, save_calibration
+from matfm.tasks.uncertainty.domain import Domain, domain_of
+from matfm.tasks.uncertainty.folds import fold_numbers
+from matfm.tasks.uncertainty.intervals import IntervalConfig, fit_interval, fit_sets
 
 if TYPE_CHECKING:
     from matfm.tasks.finetune import FinetuneConfig, LabelledRows

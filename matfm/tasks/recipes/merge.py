@@ -17,8 +17,8 @@ from matfm.chem.identity import Identities
 from matfm.chem.reduced_composition import whole_amounts
 from matfm.chem.skeletons import SkeletonFilter
 from matfm.errors import MatfmError
-from matfm.tasks.assemble import assemble, checked_rows, gather, table_metadata
-from matfm.tasks.recipes import Part, Recipe, load_recipe, matching
+from matfm.tasks.recipes.assemble import assemble, checked_rows, gather, table_metadata
+from matfm.tasks.recipes.recipe import Part, Recipe, load_recipe, matching
 from matfm.tasks.rejects import Reject
 
 _IN_FRACTIONS = " in fractions"

@@ -16,7 +16,8 @@ from matfm.models.fewshot_encoder import FewShotConfig, FewShotEncoder, is_fewsh
 from matfm.models.inference import map_rows
 from matfm.models.matbert import MatBERTModel
 from matfm.models.saving import load_model
-from matfm.tasks.classical_features import (
+from matfm.tasks.encoding import RowEncoder
+from matfm.tasks.few_shot.classical_features import (
     FeatureBlock,
     Features,
     classical_block,
@@ -24,8 +25,7 @@ from matfm.tasks.classical_features import (
     network_inputs,
     readable_features,
 )
-from matfm.tasks.embedding_cache import EmbeddingCache, weights_digest
-from matfm.tasks.encoding import RowEncoder
+from matfm.tasks.few_shot.embedding_cache import EmbeddingCache, weights_digest
 from matfm.tasks.kinds import backbone_encoder
 
 # R rows, D width of the vectors, F classical features

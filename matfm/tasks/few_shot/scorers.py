@@ -13,8 +13,8 @@ import torch
 from matfm.errors import MatfmError
 from matfm.models.gaussian_process import NOISES, LooGaussianProcess
 from matfm.models.prototypes import DISTANCES, PrototypeHead
-from matfm.tasks.classical_features import KERNELS, FeatureBlock, euclidean, median_distance, split_blocks
-from matfm.tasks.support_scorer import SupportScores
+from matfm.tasks.few_shot.classical_features import KERNELS, FeatureBlock, euclidean, median_distance, split_blocks
+from matfm.tasks.few_shot.support_scorer import SupportScores
 
 # S support examples, B rows, C classes, W columns of the vectors
 

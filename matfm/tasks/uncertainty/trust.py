@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from matfm.core.temperature import at_temperature
 from matfm.errors import MatfmError
-from matfm.tasks.calibration import Calibration, HeldOut, TargetRows, load_calibration, rows_of_target
-from matfm.tasks.domain import Domain, load_domain
 from matfm.tasks.encoding import RowEncoder
 from matfm.tasks.examples import Examples
-from matfm.tasks.intervals import IntervalConfig, fit_interval, fit_sets
 from matfm.tasks.predictions import Predicted
 from matfm.tasks.targets import Targets
+from matfm.tasks.uncertainty.calibration import Calibration, HeldOut, TargetRows, load_calibration, rows_of_target
+from matfm.tasks.uncertainty.domain import Domain, load_domain
+from matfm.tasks.uncertainty.intervals import IntervalConfig, fit_interval, fit_sets
 
 # R rows, C classes, K targets
 

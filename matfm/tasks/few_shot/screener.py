@@ -15,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from matfm.errors import MatfmError
 from matfm.models.fewshot_encoder import is_fewshot
-from matfm.tasks.classical_features import Features
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.fewshot_features import EMBEDDING, Featuriser
-from matfm.tasks.fewshot_scorers import KernelScorer, PrototypeScorer
-from matfm.tasks.support import SupportReport, labels_curve, support_report
-from matfm.tasks.support_scorer import SupportScores
+from matfm.tasks.few_shot.classical_features import Features
+from matfm.tasks.few_shot.features import EMBEDDING, Featuriser
+from matfm.tasks.few_shot.scorers import KernelScorer, PrototypeScorer
+from matfm.tasks.few_shot.support import SupportReport, labels_curve, support_report
+from matfm.tasks.few_shot.support_scorer import SupportScores
 
 # S support examples, R rows, B rows of a part
 
@@ -119,7 +119,7 @@ class FewShotScreener(BaseEstimator):  # type: ignore[misc]
         return support_report(self.support_.block(EMBEDDING).vectors_RW, self.labels_, beside)
 
     def labels_curve(self, sizes: Sequence[int], repeats: int = 20, seed: int = 0) -> list[dict[str, float]]:
-        """How well parts of the known examples predict the others; see `matfm.tasks.support.labels_curve`."""
+        """How well parts of the known examples predict the others; see `matfm.tasks.few_shot.support.labels_curve`."""
         check_is_fitted(self, "scorer_")
         numbers = isinstance(self.scorer_, KernelScorer) and self.scorer_.numeric_
         return labels_curve(self._seen(self.support_), self.labels_, self._new_scorer, sizes, repeats, seed, numbers)

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from matfm.errors import MatfmError
-from matfm.tasks.classical_features import euclidean
-from matfm.tasks.fewshot_evaluation import episode_scores
+from matfm.tasks.few_shot.classical_features import euclidean
+from matfm.tasks.few_shot.evaluation import episode_scores
 
 # L rows of the library, S support examples, D width, K chosen rows
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from matfm.tasks.datasheet import megabytes
-from matfm.tasks.recipes import load_recipe, matching, recipe_names
+from matfm.tasks.recipes.datasheet import megabytes
+from matfm.tasks.recipes.recipe import load_recipe, matching, recipe_names
 
 
 def entries() -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from matfm.chem.smiles import parse_smiles
 from matfm.chem.tanimoto import min_max_similarity, morgan_counts
 from matfm.core.kernel_ridge import rbf_kernel, squared_distances
 from matfm.errors import MatfmError
-from matfm.tasks.element_properties import magpie_table
+from matfm.tasks.recipes.element_properties import magpie_table
 
 # R rows, S support examples, F features of a block, W features of all blocks
 

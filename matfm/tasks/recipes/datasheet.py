@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from matfm.tasks.recipes import Merge, Recipe
+from matfm.tasks.recipes.recipe import Merge, Recipe
 from matfm.tasks.rejects import Reject
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from matfm.chem.units import PROPERTIES, conversion_factor, property_named
 from matfm.errors import MatfmError
-from matfm.tasks.assemble import gather
-from matfm.tasks.materialise import materialise
-from matfm.tasks.recipes import Column, Recipe, load_recipe, read_recipe
-from matfm.tasks.sources import default_cache, fetch
+from matfm.tasks.recipes.assemble import gather
+from matfm.tasks.recipes.materialise import materialise
+from matfm.tasks.recipes.recipe import Column, Recipe, load_recipe, read_recipe
+from matfm.tasks.recipes.sources import default_cache, fetch
 
 _WANTED = {
     "name": "a short name, as on the command line",

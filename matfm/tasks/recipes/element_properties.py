@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from matfm.chem.magpie import ElementTable, read_element_table
-from matfm.tasks.recipes import load_recipe
-from matfm.tasks.sources import default_cache, fetch, read_member
+from matfm.tasks.recipes.recipe import load_recipe
+from matfm.tasks.recipes.sources import default_cache, fetch, read_member
 
 
 def magpie_table(cache: Path | None = None, offline: bool = False) -> ElementTable:

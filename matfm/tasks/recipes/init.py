@@ -14,7 +14,7 @@ from matfm.chem.smiles import parse_smiles
 from matfm.chem.units import PROPERTIES, property_named
 from matfm.core.files import sha256_of, write_text
 from matfm.errors import MatfmError
-from matfm.tasks.recipes import INPUT_OF
+from matfm.tasks.recipes.recipe import INPUT_OF
 from matfm.tasks.tables import STANDARD_INPUT, Chunk, read_table
 
 SAMPLE = 200

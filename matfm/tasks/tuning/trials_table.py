@@ -12,7 +12,7 @@ from matfm.core.files import write_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matfm.tasks.study import Ended
+    from matfm.tasks.tuning.study import Ended
 
 
 def write_trials(path: Path, trials: Sequence[Ended], settings: Sequence[str], folds: int) -> None:

@@ -21,9 +21,9 @@ from tqdm import tqdm
 from matfm.core.files import atomic_path
 from matfm.tasks.encoding import EncodedRows, RowEncoder
 from matfm.tasks.examples import Examples
-from matfm.tasks.journal import Journal, resumable
 from matfm.tasks.labels import read_conditions
-from matfm.tasks.row_tally import RowTally
+from matfm.tasks.streaming.journal import Journal, resumable
+from matfm.tasks.streaming.tally import RowTally
 from matfm.tasks.tables import Chunk, iterate_table, table_format, table_writer
 
 ERROR = "error"

@@ -17,7 +17,7 @@ from matfm.core.conformal import (
     sets_below,
 )
 from matfm.errors import MatfmError
-from matfm.tasks.calibration import HeldOut, TargetRows
+from matfm.tasks.uncertainty.calibration import HeldOut, TargetRows
 
 # R rows, C classes
 

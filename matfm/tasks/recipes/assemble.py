@@ -16,9 +16,9 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from matfm.errors import MatfmError, RunError
-from matfm.tasks.recipes import Column, Folds, Recipe, SourceTable
+from matfm.tasks.recipes.recipe import Column, Folds, Recipe, SourceTable
+from matfm.tasks.recipes.sources import read_member_table
 from matfm.tasks.rejects import Reject
-from matfm.tasks.sources import read_member_table
 
 Reader = Callable[[str], object]
 """Reads an input, or raises MatfmError with the reason."""

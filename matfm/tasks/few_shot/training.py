@@ -17,7 +17,7 @@ from matfm.core.step import Evaluation, StepFunction, StepOutput
 from matfm.core.trainer import fit, remove_checkpoints
 from matfm.models.fewshot_encoder import FewShotEncoder, save_fewshot
 from matfm.models.strategies import StrategyOptions, apply_strategy
-from matfm.tasks.episodes import IS_QUERY, LABEL, EpisodeBatches, EpisodeSampler, episode_batch
+from matfm.tasks.few_shot.episodes import IS_QUERY, LABEL, EpisodeBatches, EpisodeSampler, episode_batch
 
 # B sequences, Q queries, S support, F classical features
 

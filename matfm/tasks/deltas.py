@@ -22,13 +22,13 @@ from matfm.errors import MatfmError
 from matfm.models.backbones import PropertyModel, load_encoder, saved_architecture
 from matfm.models.delta_files import DELTA_FILE, DELTA_WEIGHTS, DeltaTasks, backbone_digest, read_delta
 from matfm.models.delta_parts import DeltaSpec
-from matfm.tasks.calibration import CALIBRATION
-from matfm.tasks.domain import DOMAIN_FILE
 from matfm.tasks.encoding import RowEncoder
 from matfm.tasks.finetune import ENSEMBLE
 from matfm.tasks.kinds import backbone_encoder, backbone_kind
 from matfm.tasks.predictor import DELTA_FOLDER
-from matfm.tasks.strategy_inputs import read_for
+from matfm.tasks.prompting.inputs import read_for
+from matfm.tasks.uncertainty.calibration import CALIBRATION
+from matfm.tasks.uncertainty.domain import DOMAIN_FILE
 
 SET_FILE = "deltas.json"
 FORMAT = 1

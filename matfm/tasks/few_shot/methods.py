@@ -14,11 +14,11 @@ import torch
 from matfm.chem.units import Property
 from matfm.errors import MatfmError
 from matfm.models.prototypes import PrototypeHead
-from matfm.tasks.classical_features import Features, similarity
 from matfm.tasks.encoding import RowEncoder
 from matfm.tasks.examples import Examples
-from matfm.tasks.fewshot_features import EMBEDDING
-from matfm.tasks.fewshot_scorers import KernelScorer, PrototypeScorer
+from matfm.tasks.few_shot.classical_features import Features, similarity
+from matfm.tasks.few_shot.features import EMBEDDING
+from matfm.tasks.few_shot.scorers import KernelScorer, PrototypeScorer
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.predictions import predict_members
 from matfm.tasks.predictor import train_predictor

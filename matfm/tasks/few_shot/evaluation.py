@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from matfm.errors import MatfmError
 from matfm.models.prototypes import PrototypeHead
-from matfm.tasks.classical_features import Features
 from matfm.tasks.encoding import RowEncoder
-from matfm.tasks.episodes import Episode, EpisodeSampler
-from matfm.tasks.fewshot_methods import METHODS, FewShotProblem
+from matfm.tasks.few_shot.classical_features import Features
+from matfm.tasks.few_shot.episodes import Episode, EpisodeSampler
+from matfm.tasks.few_shot.methods import METHODS, FewShotProblem
 
 # Q queries, C classes
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from matfm.core.files import atomic_path, readable_os_errors, sha256_of
 from matfm.errors import MatfmError, RunError
-from matfm.tasks.recipes import Source
+from matfm.tasks.recipes.recipe import Source
 from matfm.tasks.tables import Chunk, read_table, read_text_table
 from matfm.tasks.unpacking import Unpacked
 

@@ -12,9 +12,9 @@ from matfm.chem.magpie import magpie_features
 from matfm.chem.scaffold_splits import murcko_scaffold
 from matfm.chem.splits import SplitName, parse_split, random_split
 from matfm.errors import MatfmError
-from matfm.tasks.element_properties import magpie_table
-from matfm.tasks.folds import fold_numbers
+from matfm.tasks.recipes.element_properties import magpie_table
 from matfm.tasks.splitting import LOCO_CLUSTERS, LOCO_SEED, UsableRows
+from matfm.tasks.uncertainty.folds import fold_numbers
 
 # U usable rows
 

@@ -1,0 +1,1 @@
+"""Learning from few labelled examples: episodes, features, scorers, evaluation."""

@@ -1,0 +1,1 @@
+"""What prompts begin as, how they change inputs, and what they do."""

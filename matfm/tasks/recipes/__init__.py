@@ -1,0 +1,1 @@
+"""Declarative data recipes: read, fetch, build, check, describe."""
