@@ -66,3 +66,12 @@ class Command:
         if self.process.is_alive():
             self.send(signal.SIGKILL)
         self.process.join()
+
+
+def tracebacks(errors: str) -> int:
+    """Tracebacks that processes wrote, but for those of workers that Python was still starting as their parent died.
+
+    These lose the pipe that says what to import, before any of our code runs.
+    """
+    unborn = errors.count("from_parent") and errors.count("EOFError: Ran out of input")
+    return errors.count("Traceback") - unborn

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from matfm.errors import MatfmError
 
+_FILES_OF_THE_HUB = ("*.json", "*.safetensors", "*.txt", "*.model")
+"""Configurations, weights and files of tokenizers."""
 _SHARD = re.compile(r"[^/\\]+\.safetensors")
 WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
 MODEL_FILE = "model.safetensors"
@@ -25,31 +27,54 @@ def bundled_or_same(name: str) -> str:
 
 
 def resolve_weights(name: str) -> str:
-    """Folder of bundled weights, an existing folder as it is, or `name` unchanged if it may be a Hub id.
+    """Folder of bundled weights, an existing folder as it is, or the folder that a Hub id was fetched into.
+
+    What is loaded later is what was checked here: files of a Hub id come from its snapshot alone, without pickles and
+    without code, and where there is no network from the cache of the Hub.
 
     Raises:
         MatfmError: a folder without weights, or a name that is none of the three.
     """
     if (found := bundled_or_same(name)) != name:
         return found
-    folder = Path(name)
-    if folder.is_dir():
-        if not any((folder / name).is_file() for name in (MODEL_FILE, INDEX_FILE)):
-            if any(folder.glob("pytorch_model*.bin")):
-                raise MatfmError(
-                    f"{name} holds only pickled weights, which are never read; load them once with transformers and "
-                    "save them with save_pretrained"
-                )
-            raise MatfmError(f"{name} holds no {MODEL_FILE}; give the folder of a finished run or of saved weights")
-        if not (folder / MODEL_FILE).is_file():
-            check_shards(folder / INDEX_FILE)
+    if Path(name).is_dir():
+        _check_folder(Path(name), name)
         return name
     if name.count("/") == 1 and not name.startswith((".", "/")):
-        return name
+        snapshot = _fetched(name)
+        _check_folder(snapshot, name)
+        return str(snapshot)
     raise MatfmError(f"there are no weights {name!r}; bundled are {', '.join(bundled_names())}, or give a folder")
 
 
-def check_shards(index: Path) -> None:
+def _check_folder(folder: Path, name: str) -> None:
+    if (folder / MODEL_FILE).is_file():
+        return
+    if (folder / INDEX_FILE).is_file():
+        _check_shards(folder / INDEX_FILE)
+        return
+    if any(folder.glob("pytorch_model*.bin")):
+        raise MatfmError(
+            f"{name} holds only pickled weights, which are never read; load them once with transformers and "
+            "save them with save_pretrained"
+        )
+    raise MatfmError(f"{name} holds no {MODEL_FILE}; give the folder of a finished run or of saved weights")
+
+
+def _fetched(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        # a * of these patterns goes into folders too
+        return Path(snapshot_download(hub_id, allow_patterns=list(_FILES_OF_THE_HUB), ignore_patterns="*/*"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise MatfmError(
+            f"there is no folder {hub_id}, and no weights of that name could be had from the Hub: {reason}"
+        ) from error
+
+
+def _check_shards(index: Path) -> None:
     """Raise MatfmError unless an index names safetensors files beside it; transformers would read pickles too."""
     try:
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())

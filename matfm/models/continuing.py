@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import cached_file
 
 from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.errors import MatfmError
@@ -42,9 +41,7 @@ class Start:
             self.config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             self.tokens: dict[str, int] = tokenizer.get_vocab()
-            file = cached_file(path, MODEL_FILE)
-            assert file is not None
-            self.weights = {key: value.float() for key, value in load_file(Path(file)).items()}
+            self.weights = {key: value.float() for key, value in load_file(Path(path) / MODEL_FILE).items()}
         self.name = name
 
     def sizes(self) -> dict[str, int]:

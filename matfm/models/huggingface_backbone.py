@@ -22,7 +22,7 @@ from matfm.models.huggingface_config import HuggingFaceConfig
 from matfm.models.matbert import PropertyPrediction
 from matfm.models.pooling import POOLINGS
 from matfm.models.pretrained import FamilyPreTrainedModel, mask_or_ones
-from matfm.models.saving import in_short, readable_loading, refuse_pickles, without_bars
+from matfm.models.saving import in_short, readable_loading, refuse_other_weights, without_bars
 
 # N packed tokens, B sequences, T padded length, D width
 
@@ -122,7 +122,7 @@ def adopt_encoder(name: str, kind: str | None = None) -> HuggingFaceModel:
     tokenizer = load_tokenizer(name)
     path = resolve_weights(name)
     with readable_loading(name), _silence(), without_bars():
-        refuse_pickles(path, name)
+        refuse_other_weights(path, name)
         loaded, report = AutoModel.from_pretrained(
             path,
             dtype=torch.float32,

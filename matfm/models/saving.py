@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
-from matfm.core.bundled import INDEX_FILE, MODEL_FILE, check_shards, resolve_weights
+from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.files import os_error_code, readable_os_errors
 from matfm.errors import MatfmError
 
-_IF_THERE: Any = {
-    "_raise_exceptions_for_missing_entries": False,
-    "_raise_exceptions_for_connection_errors": False,
-}
 _LONGEST_REASON = 300
 """Characters of what transformers says; some of its messages hold whole configurations."""
 
@@ -49,7 +45,7 @@ def load_model(cls: Any, name: str) -> Any:
     with readable_loading(name):
         said = PreTrainedConfig.get_config_dict(path)[0]
         refuse_code(said, name)
-        refuse_pickles(path, name)
+        refuse_other_weights(path, name)
         architecture = said.get("model_type")
         if architecture != cls.config_class.model_type:
             raise MatfmError(f"{name} is a {architecture} model; {cls.config_class.model_type} is what this needs")
@@ -73,24 +69,21 @@ def refuse_code(said: Any, name: str) -> None:
         refuse_code(value, name)
 
 
-def refuse_pickles(path: str, name: str) -> None:
-    """Raise MatfmError where transformers, though told to use safetensors, would read a pickle or add other weights.
+def refuse_other_weights(folder: str, name: str) -> None:
+    """Raise MatfmError where transformers would read other weights than those that `resolve_weights` has checked.
 
-    It reads what an index of shards names, whatever that is; what `transformers_weights` names; and adapters.
+    These are what `transformers_weights` names, and adapters.
 
     Args:
-        path: folder or Hub id, whose small files this fetches.
+        folder: what `resolve_weights` returned.
         name: for messages.
     """
-    if PreTrainedConfig.get_config_dict(path)[0].get("transformers_weights") is not None:
+    if PreTrainedConfig.get_config_dict(folder)[0].get("transformers_weights") is not None:
         raise MatfmError(
             f"{name}: config.json names other weights (transformers_weights), which are not read; remove it"
         )
-    found = {file: cached_file(path, file, **_IF_THERE) for file in (INDEX_FILE, "adapter_config.json")}
-    if found["adapter_config.json"] is not None:
+    if (Path(folder) / "adapter_config.json").exists():
         raise MatfmError(f"{name} holds an adapter of PEFT, which is not read; merge it into the weights and save them")
-    if (index := found[INDEX_FILE]) is not None:
-        check_shards(Path(index))
 
 
 @contextmanager
@@ -124,6 +117,23 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
                 raise OSError(code, os.strerror(code)) from error
             for written in sorted(Path(temporary).iterdir()):
                 written.replace(folder / written.name)
+
+
+def saved_tokenizer(cls: Any, name: str) -> Any:
+    """The tokenizer of that class in the folder of a model, by bundled name, folder or Hub id.
+
+    Raises:
+        MatfmError: its file is not there (transformers would make a tokenizer of the shipped vocabulary and say
+            nothing) or damaged.
+    """
+    folder = Path(resolve_weights(name))
+    for file in cls.vocab_files_names.values():
+        if not (folder / file).is_file():
+            raise MatfmError(f"{name} holds no {file}; save the tokenizer of the model's pretraining there")
+    try:
+        return cls.from_pretrained(folder)
+    except Exception as error:  # the tokenizers package raises plain Exceptions
+        raise MatfmError(f"the tokenizer of {name} cannot be loaded: {in_short(error)}") from error
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from matfm.chem.smiles_tokenizer import SmilesTokenizer
 from matfm.core.batching import RaggedTokens
 from matfm.core.token_files import no_amounts
 from matfm.errors import MatfmError
+from matfm.models.saving import saved_tokenizer
 
 TOKENIZERS: dict[str, type[LineNotationTokenizer]] = {"smiles": SmilesTokenizer, "selfies": SelfiesTokenizer}
 KINDS = ("composition", *TOKENIZERS)
@@ -145,24 +146,15 @@ def row_encoder(kind: str, folder: str | Path | None = None, max_length: int | N
         return FormulaEncoder()
     if kind not in TOKENIZERS:
         raise MatfmError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    return MoleculeEncoder(TOKENIZERS[kind]() if folder is None else _saved_tokenizer(kind, str(folder)), max_length)
+    return MoleculeEncoder(
+        TOKENIZERS[kind]() if folder is None else saved_tokenizer(TOKENIZERS[kind], str(folder)), max_length
+    )
 
 
 def own_tokens(encoder: RowEncoder) -> int:
     """Tokens of an encoder's vocabulary, without control tokens."""
     added = CONTROL_TOKENS if isinstance(encoder, FormulaEncoder) and encoder.controlled else 0
     return len(encoder.tokenizer) - added
-
-
-def _saved_tokenizer(kind: str, folder: str) -> LineNotationTokenizer:
-    # Without its file, transformers would make a tokenizer of the shipped vocabulary and say nothing.
-    if Path(folder).is_dir() and not (Path(folder) / "tokenizer.json").is_file():
-        raise MatfmError(f"{folder} holds no tokenizer.json; save the tokenizer of the model's pretraining there")
-    try:
-        tokenizer: LineNotationTokenizer = TOKENIZERS[kind].from_pretrained(folder)
-    except Exception as error:  # the tokenizers package raises plain Exceptions
-        raise MatfmError(f"the tokenizer in {folder} cannot be loaded: {' '.join(str(error).split())}") from error
-    return tokenizer
 
 
 def encode_formulas(formulas: list[str]) -> EncodedRows:

@@ -16,9 +16,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from matfm.chem.validity import ValidityCounter
-from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.core.config import to_mapping
-from matfm.core.files import sha256_of, write_text
+from matfm.core.files import write_text
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError
 from matfm.tasks.devices import resolve_device
@@ -28,7 +27,7 @@ from matfm.tasks.generation.generator import Draw, Generator
 from matfm.tasks.generation.judging import Judge, Judged
 from matfm.tasks.generation.known import known_forms, known_table
 from matfm.tasks.generation.properties import PropertyColumns
-from matfm.tasks.streaming.journal import resumable
+from matfm.tasks.streaming.journal import resumable, weights_digest
 from matfm.tasks.tables import table_writer
 
 __all__ = ["GenerateConfig", "run"]
@@ -67,7 +66,7 @@ def _run(config: GenerateConfig, resume: bool) -> dict[str, Any]:
     table, column = known_table(config, generator.model.config.run)
     known, unreadable = known_forms(table, column, generator.kind) if table else (None, 0)
     parts = Path(f"{config.out}.parts")
-    RunDirectory.open(parts, {**to_mapping(config), "weights": _digest(config.model)}, resume)
+    RunDirectory.open(parts, {**to_mapping(config), "weights": weights_digest(config.model)}, resume)
     rows = _Rows(config, generator.kind, judge, known, conditions)
     with ExitStack() as stack:
         schema = pa.schema([*rows.fields().items(), *(properties.fields.items() if properties else ())])
@@ -106,12 +105,6 @@ def _with_scores(conditions: Conditions, scores: ConditionScores | None) -> list
     """What was asked for, and what the run predicts of it."""
     found = scores.summary() if scores else [{} for _ in conditions.asked]
     return [{**asked, **score} for asked, score in zip(conditions.summary(), found, strict=True)]
-
-
-def _digest(model: str) -> str | None:
-    """SHA-256 of the weights, for a folder."""
-    file = Path(resolve_weights(model)) / MODEL_FILE
-    return sha256_of(file) if file.is_file() else None
 
 
 def _chunks(config: GenerateConfig, generator: Generator, parts: Path) -> Iterator[tuple[int, list[Draw]]]:

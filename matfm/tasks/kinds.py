@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
-
 from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.core.bundled import resolve_weights
 from matfm.errors import MatfmError
@@ -114,11 +112,7 @@ def _plain_encoder(backbone: str, architecture: dict[str, Any], kind: str) -> Ro
 
 def _tokenizer_config(name: str) -> dict[str, Any]:
     """What the folder of a model says of its tokenizer; nothing where there is none."""
-    folder = Path(resolve_weights(name))
-    file = folder / "tokenizer_config.json"
-    if not folder.is_dir():
-        of_hub: dict[str, Any] = get_tokenizer_config(name)
-        return of_hub
+    file = Path(resolve_weights(name)) / "tokenizer_config.json"
     try:
         saved: dict[str, Any] = dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
     except (ValueError, TypeError, RecursionError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,9 @@ from matfm.chem.composition_schemes import UNK
 from matfm.chem.joint_tokenizer import ANSWER, JOINT, TASKS, JointTokenizer, line_ids
 from matfm.chem.property_text import PHRASES, property_of_column
 from matfm.chem.translation import READS, Source, Translation, read_source, read_translation
-from matfm.core.bundled import resolve_weights
 from matfm.errors import MatfmError
 from matfm.models.matt5 import MatT5ForConditionalGeneration
-from matfm.models.saving import load_model
+from matfm.models.saving import load_model, saved_tokenizer
 from matfm.models.translating import translate_ids
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import EncodedRows
@@ -212,18 +210,7 @@ def load_translator(
     for each in asked:
         if each not in answered:
             raise MatfmError(f"--ask: {name} was not trained on {each!r}; it answers {', '.join(answered)}")
-    return Translator(model.to(resolve_device(str(device))), _saved_tokenizer(name), task, asked, beams)
-
-
-def _saved_tokenizer(name: str) -> JointTokenizer:
-    folder = resolve_weights(name)
-    if Path(folder).is_dir() and not (Path(folder) / "tokenizer.json").is_file():
-        raise MatfmError(f"{name} holds no tokenizer.json; save the tokenizer of the model's training there")
-    try:
-        tokenizer: JointTokenizer = JointTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise MatfmError(f"the tokenizer of {name} cannot be loaded: {' '.join(str(error).split())}") from error
-    return tokenizer
+    return Translator(model.to(resolve_device(str(device))), saved_tokenizer(JointTokenizer, name), task, asked, beams)
 
 
 def _column(values: list[Any]) -> np.ndarray:

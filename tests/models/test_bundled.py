@@ -19,7 +19,8 @@ def test_names_are_resolved_in_order(tmp_path, monkeypatch):
         bundled.resolve_weights(str(tmp_path / "run"))
     (tmp_path / "run" / bundled.MODEL_FILE).write_bytes(b"")
     assert bundled.resolve_weights(str(tmp_path / "run")) == str(tmp_path / "run")
-    assert bundled.resolve_weights("someone/model") == "someone/model"
+    with pytest.raises(MatfmError, match="there is no folder someone/model, and no weights of that name could be had"):
+        bundled.resolve_weights("someone/model")
     with pytest.raises(MatfmError, match="no weights 'unknown'; bundled are known"):
         bundled.resolve_weights("unknown")
 

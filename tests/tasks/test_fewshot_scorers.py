@@ -18,7 +18,7 @@ from matfm.tasks.few_shot.classical_features import (
     euclidean,
     split_blocks,
 )
-from matfm.tasks.few_shot.embedding_cache import EmbeddingCache, weights_digest
+from matfm.tasks.few_shot.embedding_cache import EmbeddingCache, values_digest
 from matfm.tasks.few_shot.scorers import KernelScorer, PrototypeScorer
 
 SMILES = ["CCO", "CCCO", "c1ccccc1", "Cc1ccccc1", "CC(=O)O", "C"]
@@ -163,6 +163,6 @@ def test_embeddings_are_found_again_by_content(tmp_path):
 def test_a_digest_is_of_the_values():
     torch.manual_seed(0)
     one, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
-    assert weights_digest(one) != weights_digest(other)
+    assert values_digest(one) != values_digest(other)
     other.load_state_dict(one.state_dict())
-    assert weights_digest(one) == weights_digest(other)
+    assert values_digest(one) == values_digest(other)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_processes import tracebacks
 from functions_of_workers import fails_on_many, picky, shout, sleepy_lengths
 
 from matfm.errors import MatfmError, RunError
@@ -161,9 +162,7 @@ def test_when_the_parent_goes_the_workers_go(tmp_path, how, wait):
         parent.kill()
     _, errors = parent.communicate(timeout=20)  # ends when every process that holds the pipe of errors has ended
     assert parent.returncode != 0
-    # A worker that Python was still starting loses the pipe that says what to import, before any of our code runs.
-    unborn = errors.count("from_parent") and errors.count("EOFError: Ran out of input")
-    assert errors.count("Traceback") - unborn <= (how is signal.SIGINT)
+    assert tracebacks(errors) <= (how is signal.SIGINT)
     deadline = time.monotonic() + 20  # a process closes its pipes a moment before it is gone
     while alive(parent.pid) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -215,7 +215,7 @@ def test_contamination_is_told_from_the_audit_or_called_unknown(regression, tmp_
     known = _changed(regression, tmp_path / "known", backbone="matbert-small")
     assert "Unknown for this table" in _page(known, tmp_path)[1].text
     hub = _changed(regression, tmp_path / "hub", backbone="someone/encoder")
-    assert "has no audit.json" in _page(hub, tmp_path)[1].text
+    assert "no weights of that name could be had from the Hub" in _page(hub, tmp_path)[1].text
     rows = load_recipe("matbench_expt_gap").rows
     bench = _changed(regression, tmp_path / "bench", backbone="matbert-small", rows_in=rows)
     _configured(bench, table="data/matbench_expt_gap.parquet", targets=["gap"])

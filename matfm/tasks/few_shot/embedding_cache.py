@@ -24,7 +24,7 @@ Embed = Callable[[Sequence[str]], tuple[np.ndarray, dict[int, str]]]
 """Inputs to vectors (R, D), NaN where an input cannot be read, and the reasons by position."""
 
 
-def weights_digest(model: nn.Module) -> str:
+def values_digest(model: nn.Module) -> str:
     """SHA-256 of all names and values of a model, whatever file they came from."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):

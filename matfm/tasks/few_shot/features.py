@@ -25,7 +25,7 @@ from matfm.tasks.few_shot.classical_features import (
     network_inputs,
     readable_features,
 )
-from matfm.tasks.few_shot.embedding_cache import EmbeddingCache, weights_digest
+from matfm.tasks.few_shot.embedding_cache import EmbeddingCache, values_digest
 from matfm.tasks.kinds import backbone_encoder
 
 # R rows, D width of the vectors, F classical features
@@ -79,7 +79,7 @@ class Featuriser:
             raise MatfmError(f"this model was trained with the features {needed}; choose classical {needed}")
         self.cache: EmbeddingCache | None = None
         if cache is not None:
-            maker = f"{weights_digest(model)} {encoder.kind} {model.settings} {model.matbert.config.pooling}"
+            maker = f"{values_digest(model)} {encoder.kind} {model.settings} {model.matbert.config.pooling}"
             self.cache = EmbeddingCache(cache, maker)
 
     @classmethod

@@ -13,13 +13,12 @@ from matfm.chem.composition_constraint import MOST_ELEMENTS, CompositionConstrai
 from matfm.chem.composition_schemes import CLS, SEP
 from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.chem.molecule_constraints import molecule_constraints
-from matfm.core.bundled import resolve_weights
 from matfm.core.constraints import Conjunction, Continued, Remembering, TokenConstraint
 from matfm.core.property_bins import PropertyBins
 from matfm.errors import MatfmError
 from matfm.models.matgpt import MatGPTForCausalLM
 from matfm.models.sampler import Sampler
-from matfm.models.saving import load_model
+from matfm.models.saving import load_model, saved_tokenizer
 from matfm.tasks.encoding import TOKENIZERS
 from matfm.tasks.generation.conditions import Conditions
 from matfm.tasks.generation.config import GenerateConfig
@@ -170,11 +169,7 @@ def condition_ids(saved: list[dict[str, Any]] | None, ids: dict[str, int], model
 
 def _tokenizer(name: str, kind: str) -> Any:
     """The saved tokenizer of a generator."""
-    folder = resolve_weights(name)
-    try:
-        loaded: Any = (CompositionTokenizer if kind == "composition" else TOKENIZERS[kind]).from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise MatfmError(f"the tokenizer in {name} cannot be loaded: {' '.join(str(error).split())}") from error
+    loaded = saved_tokenizer(CompositionTokenizer if kind == "composition" else TOKENIZERS[kind], name)
     if kind == "composition" and loaded.scheme_name == "fraction":
         raise MatfmError(f"{name} reads compositions in the scheme 'fraction', which has amounts that no token writes")
     return loaded

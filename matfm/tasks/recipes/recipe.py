@@ -271,7 +271,7 @@ class Recipe:
 
 def recipe_folder() -> Path:
     """Where the shipped recipes are: in the installed package, or beside it in a source tree."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     shipped = package / "data_recipes"
     return shipped if shipped.is_dir() else package.parent / "data_recipes"
 

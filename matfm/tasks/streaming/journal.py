@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matfm.core.bundled import MODEL_FILE, resolve_weights
+from matfm.core.bundled import resolve_weights
 from matfm.core.files import sha256_of, write_text
 from matfm.core.locks import alone
 from matfm.errors import MatfmError, RunError
@@ -126,10 +126,9 @@ def resumable(out: str) -> Iterator[None]:
 
 
 def weights_digest(name: str) -> str:
-    """What tells one model from another: the SHA-256 of its weights (of an ensemble, all), or a Hub id itself."""
-    folder = Path(resolve_weights(name))
-    files = sorted(folder.rglob(MODEL_FILE)) if folder.is_dir() else []
-    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest() if files else name
+    """What tells one model from another: the SHA-256 of its weights (of an ensemble, all)."""
+    files = sorted(Path(resolve_weights(name)).rglob("model*.safetensors"))
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
 def _digest(before: str, chunk: Chunk) -> str:
