@@ -4,12 +4,16 @@ import io
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 import time
+import weakref
+from pathlib import Path
 
-DEADLINE = 120.0
-IMPORTED = ["matfm.cli", "matfm.tasks.finetune", "matfm.tasks.predict", "matfm.tasks.screen"]
+DEADLINE = 180.0
+IMPORTED = ["matfm.cli", *(f"matfm.tasks.{name}" for name in ("pretrain", "finetune", "predict", "screen"))]
 
 
 def server():
@@ -35,7 +39,9 @@ def _run(arguments, before, size, outputs):
 class Command:
     """`matfm` with these arguments, after some lines of Python, with files of at most `size` bytes."""
 
-    def __init__(self, folder, arguments, before="", size=None):
+    def __init__(self, arguments, before="", size=None):
+        folder = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, folder)
         self.outputs = [str(folder / name) for name in ("stdout", "stderr")]
         self.process = server().Process(target=_run, args=([*map(str, arguments)], before, size, self.outputs))
         self.process.start()
@@ -61,6 +67,14 @@ class Command:
             with open(output, "rb") as file:
                 found.append(file.read().decode())
         return found
+
+    def killed_when(self, condition):
+        """SIGKILL as soon as the condition holds; whether that was before the end."""
+        deadline = time.monotonic() + DEADLINE
+        while not condition() and self.process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        self.kill()
+        return self.process.exitcode == -signal.SIGKILL
 
     def kill(self):
         if self.process.is_alive():

@@ -58,12 +58,12 @@ def predict(trained, tmp_path):
 
 
 @pytest.fixture
-def start(tmp_path_factory):
+def start():
     """Start a command in a process of its own, which ends with the test."""
     started = []
 
     def run(arguments, before="", size=None):
-        started.append(Command(tmp_path_factory.mktemp("outputs"), arguments, before, size))
+        started.append(Command(arguments, before, size))
         return started[-1]
 
     yield run

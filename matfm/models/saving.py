@@ -119,21 +119,20 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
                 written.replace(folder / written.name)
 
 
-def saved_tokenizer(cls: Any, name: str) -> Any:
-    """The tokenizer of that class in the folder of a model, by bundled name, folder or Hub id.
+def saved_tokenizer(cls: Any, folder: str) -> Any:
+    """The tokenizer of that class in the folder of a model.
 
     Raises:
         MatfmError: its file is not there (transformers would make a tokenizer of the shipped vocabulary and say
             nothing) or damaged.
     """
-    folder = Path(resolve_weights(name))
     for file in cls.vocab_files_names.values():
-        if not (folder / file).is_file():
-            raise MatfmError(f"{name} holds no {file}; save the tokenizer of the model's pretraining there")
+        if not (Path(folder) / file).is_file():
+            raise MatfmError(f"{folder} holds no {file}; save the tokenizer of the model's pretraining there")
     try:
         return cls.from_pretrained(folder)
     except Exception as error:  # the tokenizers package raises plain Exceptions
-        raise MatfmError(f"the tokenizer of {name} cannot be loaded: {in_short(error)}") from error
+        raise MatfmError(f"the tokenizer in {folder} cannot be loaded: {in_short(error)}") from error
 
 
 @contextmanager

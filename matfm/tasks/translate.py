@@ -15,6 +15,7 @@ from matfm.chem.composition_schemes import UNK
 from matfm.chem.joint_tokenizer import ANSWER, JOINT, TASKS, JointTokenizer, line_ids
 from matfm.chem.property_text import PHRASES, property_of_column
 from matfm.chem.translation import READS, Source, Translation, read_source, read_translation
+from matfm.core.bundled import resolve_weights
 from matfm.errors import MatfmError
 from matfm.models.matt5 import MatT5ForConditionalGeneration
 from matfm.models.saving import load_model, saved_tokenizer
@@ -210,7 +211,13 @@ def load_translator(
     for each in asked:
         if each not in answered:
             raise MatfmError(f"--ask: {name} was not trained on {each!r}; it answers {', '.join(answered)}")
-    return Translator(model.to(resolve_device(str(device))), saved_tokenizer(JointTokenizer, name), task, asked, beams)
+    return Translator(
+        model.to(resolve_device(str(device))),
+        saved_tokenizer(JointTokenizer, resolve_weights(name)),
+        task,
+        asked,
+        beams,
+    )
 
 
 def _column(values: list[Any]) -> np.ndarray:

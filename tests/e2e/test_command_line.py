@@ -2,13 +2,12 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
+from command_processes import Command
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -24,18 +23,14 @@ RUN_FILES = {
 }  # fmt: skip
 
 
-def matfm(*arguments, cwd=None, code=0):
+def matfm(*arguments, code=0):
     """Run the command in a process of its own; returns the JSON summary, or the error line."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-m", "matfm", *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, env=environment, check=False,
-    )  # fmt: skip
-    assert result.returncode == code, result.stderr
+    found, output, errors = Command(arguments).end()
+    assert found == code, errors
     if code:
-        assert "Traceback" not in result.stderr
-        return result.stderr.strip()
-    return json.loads(result.stdout.splitlines()[-1])
+        assert "Traceback" not in errors
+        return errors.strip()
+    return json.loads(output.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +233,7 @@ held_out = 0.1
 size = "tiny"
 dropout = 0.1
 [train]
-epochs = 40
+epochs = 15
 tokens_per_batch = 60
 checkpoint_every = 25
 evaluations = 3
@@ -252,20 +247,11 @@ learning_rate = 3e-3
 
 def killed_in_the_middle(arguments, out, after_step):
     """Start a command, kill it with SIGKILL once a checkpoint at or after the step exists, and say so."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "matfm", *arguments],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.time() + 120
-    while time.time() < deadline and process.poll() is None:
-        if any(int(path.name.removeprefix("step-")) >= after_step for path in out.glob("checkpoints/step-*")):
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+
+    def reached():
+        return any(int(path.name.removeprefix("step-")) >= after_step for path in out.glob("checkpoints/step-*"))
+
+    return Command(arguments).killed_when(reached)
 
 
 def assert_same_weights(one, other):
@@ -295,11 +281,11 @@ def test_pretraining_killed_and_resumed_is_bit_equal_and_usable(tmp_path):
 
 
 def test_finetuning_killed_and_resumed_is_bit_equal(trained, tmp_path):
-    base = ["finetune", str(trained[2]), "--input", "formula", "--target", "gap", *TINY, "--epochs", "120", "--ensemble", "2",
+    base = ["finetune", str(trained[2]), "--input", "formula", "--target", "gap", *TINY, "--epochs", "40", "--ensemble", "2",
             "--set", "fit.tokens_per_batch=40", "--set", "fit.checkpoint_every=20"]  # fmt: skip
     matfm(*base, "--out", tmp_path / "whole")
     arguments = [*base, "--out", str(tmp_path / "cut")]
-    assert killed_in_the_middle(arguments, tmp_path / "cut", after_step=200)
+    assert killed_in_the_middle(arguments, tmp_path / "cut", after_step=100)
     matfm(*arguments, "--resume")
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
     assert_same_weights(tmp_path / "whole" / "ensemble" / "1", tmp_path / "cut" / "ensemble" / "1")

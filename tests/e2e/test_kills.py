@@ -7,12 +7,11 @@ The moments come from a seed. By default three for each command; all twenty with
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
+from command_processes import Command
 from safetensors.torch import load_file
 
 from matfm.core.run_log import read_log
@@ -20,21 +19,13 @@ from matfm.core.run_log import read_log
 STEPS = 200
 MOMENTS = int(os.environ.get("MATFM_KILLS", "3"))
 SEED = 20
-DEADLINE = 180.0
 METALS = ("Li", "Na", "K", "Mg", "Ca", "Fe", "Zn", "Ti", "Al", "Ga")
 ANIONS = ("O", "S", "Se", "N", "F")
 
 
-def start(arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "matfm", *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def finish(process):
-    _, errors = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, errors
+def finish(arguments):
+    code, _, errors = Command(arguments).end()
+    assert code == 0, errors
 
 
 def table(folder):
@@ -66,7 +57,7 @@ def whole(request, tmp_path_factory):
     """A command, and the weights of its uninterrupted run."""
     folder = tmp_path_factory.mktemp(request.param.__name__)
     arguments = request.param(folder)
-    finish(start([*arguments, "--out", folder / "whole"]))
+    finish([*arguments, "--out", folder / "whole"])
     assert steps_of(folder / "whole") >= STEPS
     return arguments, load_file(folder / "whole" / "model.safetensors")
 
@@ -75,15 +66,16 @@ def steps_of(out):
     return max((record["step"] for record in read_log(out / "log.jsonl")), default=0)
 
 
-def kill_at(process, out, step, delay):
+def killed_at(arguments, out, step, delay):
     """SIGKILL `delay` seconds after the log has reached a step; whether that was before the end."""
-    deadline = time.monotonic() + DEADLINE
-    while process.poll() is None and steps_of(out) < step and time.monotonic() < deadline:
-        time.sleep(0.002)
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
+
+    def reached():
+        if steps_of(out) < step:
+            return False
+        time.sleep(delay)
+        return True
+
+    return Command(arguments).killed_when(reached)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
@@ -93,8 +85,8 @@ def test_resumed_weights_are_bit_equal(whole, tmp_path, moment):
     draw = random.Random(f"{SEED}-{moment}")
     # Steps before 1 are the time of reading and encoding; small delays hit forward, backward, update and saving.
     step, delay = draw.randrange(STEPS), draw.uniform(0, 0.03)
-    assert kill_at(start([*arguments, "--out", tmp_path / "cut"]), tmp_path / "cut", step, delay)
-    finish(start([*arguments, "--out", tmp_path / "cut", "--resume"]))
+    assert killed_at([*arguments, "--out", tmp_path / "cut"], tmp_path / "cut", step, delay)
+    finish([*arguments, "--out", tmp_path / "cut", "--resume"])
     found = load_file(tmp_path / "cut" / "model.safetensors")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected), f"killed after step {step} + {delay} s"

@@ -1,14 +1,11 @@
 """SIGKILL in the middle of `matfm screen`: the resumed run writes the identical files."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
+from command_processes import Command
 
 from matfm.core.files import sha256_of
 from matfm.models.matbert import MatBERTModel
@@ -17,7 +14,6 @@ from matfm.models.saving import save_model
 from matfm.tasks import screen
 
 METALS, OTHERS = ("Li", "Na", "K", "Mg", "Ca", "Fe", "Zn", "Ti", "Al", "Ga"), ("O", "S", "Se", "N", "F")
-DEADLINE = 240.0
 
 
 def library(path):
@@ -36,16 +32,8 @@ def test_a_killed_screening_is_resumed_to_identical_files(tmp_path):
               "backbone": str(tmp_path / "backbone"), "device": "cpu", "workers": 1}  # fmt: skip
     options = ["--support", common["support"], "--input", "formula", "--label", "gap", "--backbone", common["backbone"],
                "--device", "cpu", "--workers", "1", "--out", str(tmp_path / "cut.csv")]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "matfm", "screen", common["library"], *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
     state = tmp_path / ".cut.csv.unfinished" / "state.json"
-    deadline = time.monotonic() + DEADLINE
-    while process.poll() is None and not state.is_file() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert Command(["screen", common["library"], *options]).killed_when(state.is_file)
     done = json.loads(state.read_text())["rows"]
     assert 0 < done < 39_200
     screen.run(screen.ScreenConfig(**common, out=str(tmp_path / "whole.csv")))

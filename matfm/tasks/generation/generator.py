@@ -13,6 +13,7 @@ from matfm.chem.composition_constraint import MOST_ELEMENTS, CompositionConstrai
 from matfm.chem.composition_schemes import CLS, SEP
 from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.chem.molecule_constraints import molecule_constraints
+from matfm.core.bundled import resolve_weights
 from matfm.core.constraints import Conjunction, Continued, Remembering, TokenConstraint
 from matfm.core.property_bins import PropertyBins
 from matfm.errors import MatfmError
@@ -169,7 +170,7 @@ def condition_ids(saved: list[dict[str, Any]] | None, ids: dict[str, int], model
 
 def _tokenizer(name: str, kind: str) -> Any:
     """The saved tokenizer of a generator."""
-    loaded = saved_tokenizer(CompositionTokenizer if kind == "composition" else TOKENIZERS[kind], name)
+    loaded = saved_tokenizer(CompositionTokenizer if kind == "composition" else TOKENIZERS[kind], resolve_weights(name))
     if kind == "composition" and loaded.scheme_name == "fraction":
         raise MatfmError(f"{name} reads compositions in the scheme 'fraction', which has amounts that no token writes")
     return loaded
