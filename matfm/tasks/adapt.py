@@ -39,8 +39,8 @@ from matfm.tasks.adaptation.rows import DomainRows, load_rows
 from matfm.tasks.adaptation.training import CONTROL, Trained, train_control, train_on_target, train_together
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.embed import load_embedder
-from matfm.tasks.finetune import LabelledRows
 from matfm.tasks.kinds import SCRATCH, backbone_kind
+from matfm.tasks.labelled_rows import LabelledRows
 from matfm.tasks.predictions import Predicted, predict_members
 from matfm.tasks.predictor import check_backbone, in_prediction_forms
 from matfm.tasks.rejects import write_rejects

@@ -23,7 +23,7 @@ from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError, RunError
 from matfm.models.strategies import STRATEGIES
-from matfm.tasks import cards, finetune, plots
+from matfm.tasks import cards, finetune, labelled_rows, plots
 from matfm.tasks.finetune import FinetuneConfig
 from matfm.tasks.fit_config import optimizer_of
 from matfm.tasks.predictor import check_backbone
@@ -88,7 +88,7 @@ def run(config: CompareStrategiesConfig, out: Path, resume: bool = False) -> dic
     refuse_several("matfm compare-strategies")
     for strategy in config.strategies:
         check_backbone(config.of(strategy).fit)
-    labelled = finetune.load_rows(config.finetune, read_table(config.finetune.table))
+    labelled = labelled_rows.load_rows(config.finetune, read_table(config.finetune.table))
     directory = RunDirectory.open(out, to_mapping(config), resume)
     if (finished := directory.finished_summary()) is not None:
         return finished
@@ -160,7 +160,7 @@ def _peak_memory(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MEGABYTE
 
 
-def _dummy(labelled: finetune.LabelledRows) -> dict[str, float]:
+def _dummy(labelled: labelled_rows.LabelledRows) -> dict[str, float]:
     """Score by part of a predictor that knows no inputs: the training rows' mean, or for classes always one of them."""
     labels = labelled.examples.exact_labels()[:, 0].astype(np.float64)
     mean = np.nanmean(labels[labelled.parts == "train"])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from matfm.chem.split_file import UNUSED, save_split
+from matfm.chem.split_file import save_split
 from matfm.chem.splits import CALIBRATION_PART, PARTS, parse_split
 from matfm.core.config import to_mapping
 from matfm.core.locks import alone_in_folder
@@ -21,20 +21,18 @@ from matfm.errors import MatfmError
 from matfm.models.backbones import PropertyModel
 from matfm.models.saving import save_tokenizer
 from matfm.tasks import cards, plots
-from matfm.tasks.data import Reject, write_rejects
+from matfm.tasks.data import write_rejects
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.encoding import KINDS, EncodedRows, RowEncoder
+from matfm.tasks.encoding import KINDS
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
-from matfm.tasks.kinds import backbone_encoder, backbone_kind
-from matfm.tasks.labels import TableLabels, read_labels
+from matfm.tasks.kinds import backbone_kind
+from matfm.tasks.labelled_rows import LabelledRows, load_rows
 from matfm.tasks.predictions import Predicted, predict_members, prediction_columns
 from matfm.tasks.predictor import check_backbone, in_prediction_forms, in_training_forms, train_predictor
-from matfm.tasks.prompting.inputs import read_for
-from matfm.tasks.readings import readings_to_check, vocabulary_report
-from matfm.tasks.splitting import SPLIT_FILE, UsableRows, shared_rows, split_rows
-from matfm.tasks.tables import Chunk, column_property, read_table, table_writer
-from matfm.tasks.targets import Targets, censored_counts, with_heads
+from matfm.tasks.splitting import SPLIT_FILE, shared_rows
+from matfm.tasks.tables import read_table, table_writer
+from matfm.tasks.targets import censored_counts, with_heads
 from matfm.tasks.uncertainty.held_out import assess, check_calibration, rows_of_members
 
 # U usable rows, K targets
@@ -128,40 +126,6 @@ class FinetuneConfig:
     def task(self) -> str:
         """regression or classification."""
         return self.fit.task
-
-
-@dataclass(frozen=True)
-class LabelledRows:
-    """Rows that can be used, with labels and conditions, and the part each belongs to."""
-
-    examples: Examples
-    encoder: RowEncoder
-    """How their inputs became tokens."""
-    rows: np.ndarray
-    """Row in the table, (U,)."""
-    inputs: list[str]
-    parts: np.ndarray
-    split_method: dict[str, Any]
-    """How the parts were made."""
-    targets: Targets
-    rows_in: int
-    rejects: list[Reject]
-    reading: dict[str, Any]
-    """For the summary: readings to check, unknown tokens, rows that were cut."""
-
-    def parts_of_table(self) -> np.ndarray:
-        """Part of every row of the table; `-` for those that are not used."""
-        parts = np.full(self.rows_in, UNUSED, dtype=object)
-        parts[self.rows] = self.parts
-        return parts
-
-    def part(self, name: str) -> Examples:
-        """The rows of train, valid or test."""
-        return self.examples.take(np.flatnonzero(self.parts == name))
-
-    def inputs_of(self, name: str) -> list[str]:
-        """Cells of the input column of train, valid or test."""
-        return [self.inputs[position] for position in np.flatnonzero(self.parts == name)]
 
 
 @alone_in_folder
@@ -265,67 +229,6 @@ def member_folders(out: Path, count: int) -> list[Path]:
     return [out, *(out / ENSEMBLE / str(number) for number in range(1, count))]
 
 
-def load_rows(config: FinetuneConfig, table: Chunk, begun: Path | None = None) -> LabelledRows:
-    """Read inputs and labels, and split; rows without a readable input or any label are rejected with a reason.
-
-    `begun` is the split file of the run that is continued.
-    """
-    inputs = table.column(config.input, config.table)
-    for name in config.targets:
-        table.column(name, config.table)
-    if table.rows == 0:
-        raise MatfmError(f"{config.table} has no rows; fine-tuning needs labelled examples")
-    encoder = read_for(backbone_encoder(config.backbone, config.kind), config.fit.delta(), config.targets)
-    encoded = encoder(inputs)
-    unreadable = {**encoded.errors, **table.errors}
-    labels = read_labels(table, config.table, config.targets, config.task, config.conditions, config.weight, unreadable)
-    reasons = {**labels.reasons, **{row: (config.input, reason) for row, reason in unreadable.items()}}
-    rejects = [
-        Reject(row, column, table.columns[column][row], reason) for row, (column, reason) in sorted(reasons.items())
-    ]
-    _complain(config, table, rejects)
-    encoded_used = np.flatnonzero([row not in reasons for row in encoded.rows])
-    rows = encoded.rows[encoded_used]
-    usable = UsableRows(table, config.table, config.input, encoder.kind, rows, labels.targets_RK[rows], labels.classes)
-    shares = (config.valid_share, config.test_share, config.calibration_share)
-    parts, method = split_rows(config.split, usable, shares, config.seed, begun)
-    left_out = [
-        Reject(row, config.input, inputs[row], "the split leaves this row out")
-        for row in rows[parts == UNUSED].tolist()
-    ]
-    rejects = sorted([*rejects, *left_out], key=lambda reject: reject.row)
-    rows, encoded_used, parts = (values[parts != UNUSED] for values in (rows, encoded_used, parts))
-    examples = labelled_examples(encoded, encoded_used, labels, rows)
-    if config.calibration_group:
-        names = table.column(config.calibration_group, config.table)
-        examples = replace(examples, group_S=np.array([names[row].strip() for row in rows.tolist()], dtype=object))
-    known = tuple(column_property(config.table, name) for name in config.targets)
-    targets = Targets(known, labels.classes, config.conditions)
-    targets = with_heads(targets, config.fit, examples.take(np.flatnonzero(parts == "train")))
-    kept = [inputs[row] for row in rows]
-    cut = [row for row in encoded.truncated_rows if row not in reasons]
-    reading = {
-        **readings_to_check(encoded.warnings),
-        **vocabulary_report(encoder.kind, encoded.unknown, cut),
-    }
-    return LabelledRows(examples, encoder, rows, kept, parts, method, targets, table.rows, rejects, reading)
-
-
-def labelled_examples(
-    encoded: EncodedRows, encoded_used: np.ndarray, labels: TableLabels, rows: np.ndarray
-) -> Examples:
-    """The used rows, with what stands beside them; arrays that say nothing are left out."""
-    tokens = encoded.tokens.take(encoded_used)
-    tokens.targets_RK = labels.targets_RK[rows].astype(np.float32)
-    side_RK = labels.side_RK[rows]
-    return Examples(
-        tokens,
-        side_RK if side_RK.any() else None,
-        None if labels.weight_R is None else labels.weight_R[rows].astype(np.float32),
-        None if labels.conditions_RC is None else labels.conditions_RC[rows],
-    )
-
-
 def score_parts(labelled: LabelledRows, predicted: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
     """part -> target -> metric -> value, for parts that have rows; censored labels are not scored."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
@@ -347,27 +250,6 @@ def score_parts(labelled: LabelledRows, predicted: np.ndarray) -> dict[str, dict
                 for k, p in enumerate(labelled.targets.properties)
             }
     return scores
-
-
-def _complain(config: FinetuneConfig, table: Chunk, rejects: list[Reject]) -> None:
-    """Stop where nothing is left to train on, or where the user asked to stop at bad rows."""
-    if rejects and config.on_bad == "stop":
-        first = rejects[0]
-        raise MatfmError(f"{config.table}, row {first.row}, column {first.column!r}: {first.reason} (--on-bad stop)")
-    if len(rejects) == table.rows:
-        first = rejects[0]
-        raise MatfmError(
-            f"{config.table} has no usable row; the first one, column {first.column!r}: {first.reason}; "
-            "check --input, --target and --task"
-        )
-    for name in config.targets if config.task == "regression" else ():
-        filled = sum(bool(cell.strip()) for cell in table.columns[name])
-        wrong = [reject for reject in rejects if reject.column == name and reject.value.strip()]
-        if len(wrong) > filled / 2:
-            raise MatfmError(
-                f"{config.table}: most cells of column {name!r} are not numbers (row {wrong[0].row}: "
-                f"{wrong[0].reason}); name a numeric --target, or use --task classification"
-            )
 
 
 def write_predictions(

@@ -22,11 +22,12 @@ from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
 from matfm.core.toml_text import toml_text, toml_value
 from matfm.errors import MatfmError, RunError
-from matfm.tasks import cards, finetune
+from matfm.tasks import cards, finetune, labelled_rows
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.finetune import FinetuneConfig, LabelledRows
+from matfm.tasks.finetune import FinetuneConfig
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.kinds import backbone_kind
+from matfm.tasks.labelled_rows import LabelledRows
 from matfm.tasks.predictions import predict_members
 from matfm.tasks.predictor import check_backbone, in_prediction_forms, in_training_forms, train_predictor
 from matfm.tasks.splitting import UsableRows
@@ -166,7 +167,7 @@ def _prepare(config: TuneConfig) -> Search:
     space = default_space(tuning, fixed) if config.space is None else read_space(config.space, "--space")
     check_space(space, tuning, fixed)
     table = read_table(tuning.table)
-    labelled = finetune.load_rows(tuning, table)
+    labelled = labelled_rows.load_rows(tuning, table)
     labels, targets = labelled.examples.tokens.targets_RK, labelled.targets
     usable = UsableRows(table, tuning.table, tuning.input, kind, labelled.rows, labels, targets.classes)
     folds = inner_folds(tuning.split, usable, labelled.parts, config.folds, tuning.seed)

@@ -9,7 +9,7 @@ import torch
 from matfm import MatfmError
 from matfm.chem.units import Property
 from matfm.core.batching import RaggedTokens
-from matfm.tasks import finetune, predict
+from matfm.tasks import finetune, labelled_rows, predict
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.predictions import Predicted
@@ -34,16 +34,16 @@ def config_of(path, fit=SCRATCH, **options):
 
 def test_a_table_of_mostly_missing_labels_is_used_and_one_of_words_is_refused(tmp_path):
     path = table_of(tmp_path, [f"{s},{row if row < 8 else ''}" for row, s in enumerate(ALKANES)])
-    labelled = finetune.load_rows(config_of(path), read_table(str(path)))
+    labelled = labelled_rows.load_rows(config_of(path), read_table(str(path)))
     assert (len(labelled.rows), len(labelled.rejects)) == (8, 22)
     path = table_of(tmp_path, [f"{s},{row if row < 8 else 'low' if row < 20 else ''}" for row, s in enumerate(ALKANES)])
     with pytest.raises(MatfmError, match="most cells of column 'y' are not numbers .row 8: 'low' is not a number"):
-        finetune.load_rows(config_of(path), read_table(str(path)))
+        labelled_rows.load_rows(config_of(path), read_table(str(path)))
 
 
 def test_errors_of_small_numbers_are_kept_for_the_intervals(tmp_path):
     path = table_of(tmp_path, [f"{s},{row * 1e-9}" for row, s in enumerate(ALKANES)])
-    labelled = finetune.load_rows(config_of(path, valid_share=0.3), read_table(str(path)))
+    labelled = labelled_rows.load_rows(config_of(path, valid_share=0.3), read_table(str(path)))
     zeros = np.zeros((len(labelled.rows), 1), np.float32)
     held = by_target(labelled.targets, labelled.examples.exact_labels(), Predicted(zeros, zeros, has_std=False))
     save_calibration(Calibration("valid", held), tmp_path)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from matfm.tasks import finetune, plots, pretrain
+from matfm.tasks import finetune, labelled_rows, plots, pretrain
 from matfm.tasks.cards import write_finetuning_card
 from matfm.tasks.tables import column_property, read_table
 
@@ -60,7 +60,7 @@ def test_the_pretraining_head_has_the_bounds_of_the_columns_unit(table, tmp_path
 def test_finetuning_takes_the_same(table):
     path, names = table
     config = finetune.FinetuneConfig(path, "formula", names)
-    assert finetune.load_rows(config, read_table(path)).targets.properties == tuple(
+    assert labelled_rows.load_rows(config, read_table(path)).targets.properties == tuple(
         column_property(path, name) for name in names
     )
 

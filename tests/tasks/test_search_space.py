@@ -7,8 +7,9 @@ import pytest
 
 from matfm import MatfmError
 from matfm.core.toml_text import toml_value
-from matfm.tasks.finetune import FinetuneConfig, load_rows
+from matfm.tasks.finetune import FinetuneConfig
 from matfm.tasks.fit_config import FitConfig, optimizer_of
+from matfm.tasks.labelled_rows import load_rows
 from matfm.tasks.splitting import UsableRows
 from matfm.tasks.tables import read_table
 from matfm.tasks.tuning.inner_folds import inner_folds

@@ -9,7 +9,7 @@ import torch
 
 from matfm import MatfmError
 from matfm.models.inference import predict_properties
-from matfm.tasks import finetune, predict
+from matfm.tasks import finetune, labelled_rows, predict
 from matfm.tasks.encoding import encode_formulas
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.predictor import load_predictor
@@ -209,7 +209,7 @@ def test_the_members_of_an_ensemble_see_all_training_rows(tmp_path):
         "fit": FitConfig(backbone="scratch:tiny"),
     }
     config = finetune.FinetuneConfig(**base, cross_conformal=4)
-    labelled = finetune.load_rows(config, read_table(str(table)))
+    labelled = labelled_rows.load_rows(config, read_table(str(table)))
     train = np.flatnonzero(labelled.parts == "train")
     left_out = [np.setdiff1d(train, rows) for rows in rows_of_members(labelled, config)]
     assert sorted(np.concatenate(left_out)) == train.tolist()

@@ -16,8 +16,8 @@ from matfm.tasks.adaptation.config import LABELLED, AdaptConfig, DomainTable
 from matfm.tasks.data import Reject
 from matfm.tasks.encoding import EncodedRows
 from matfm.tasks.examples import Examples
-from matfm.tasks.finetune import LabelledRows, labelled_examples
 from matfm.tasks.kinds import backbone_encoder
+from matfm.tasks.labelled_rows import LabelledRows, labelled_examples
 from matfm.tasks.labels import TableLabels, read_labels
 from matfm.tasks.readings import readings_to_check, vocabulary_report
 from matfm.tasks.splitting import UsableRows, identity_groups, resumed_split, split_rows

@@ -32,7 +32,8 @@ from matfm.tasks.uncertainty.folds import fold_numbers
 from matfm.tasks.uncertainty.intervals import IntervalConfig, fit_interval, fit_sets
 
 if TYPE_CHECKING:
-    from matfm.tasks.finetune import FinetuneConfig, LabelledRows
+    from matfm.tasks.finetune import FinetuneConfig
+    from matfm.tasks.labelled_rows import LabelledRows
 
 # U usable rows, R rows, K targets
 
