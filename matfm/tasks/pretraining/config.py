@@ -61,7 +61,7 @@ class CorpusConfig:
     workers: int = 0
     """Processes that read molecules and compute their targets; 0 for one per core."""
     rows: int = 0
-    """Rows of the table that are read, the first ones; 0 for all."""
+    """Rows of the table that are read, the first ones (which may be unlike the others: files are sorted); 0 for all."""
     more: tuple[CorpusConfig, ...] = ()
     """Further corpora of the objective `translation`, each a section like this one: compositions beside molecules."""
 
