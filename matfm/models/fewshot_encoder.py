@@ -17,9 +17,9 @@ from matfm.core.bundled import resolve_weights
 from matfm.core.config import from_mapping
 from matfm.core.files import atomic_path, write_json
 from matfm.errors import MatfmError
-from matfm.models.matbert import MatBERTModel
+from matfm.models.backbones import Encoder, load_encoder
 from matfm.models.prototypes import DISTANCES, KernelHead, PrototypeHead
-from matfm.models.saving import load_model, save_model
+from matfm.models.saving import save_model
 
 # B sequences, D width of the encoder, F classical features, E width of the result
 
@@ -59,11 +59,11 @@ class FewShotConfig:
 class FewShotEncoder(nn.Module):
     """Inputs to vectors (B, E) that distances between examples are taken in."""
 
-    def __init__(self, matbert: MatBERTModel, config: FewShotConfig) -> None:
+    def __init__(self, backbone: Encoder, config: FewShotConfig) -> None:
         super().__init__()
-        self.matbert = matbert
+        self.backbone = backbone
         self.settings = config
-        inside = matbert.config.pooled_width
+        inside = backbone.config.pooled_width
         self.classical: nn.Module | None = None
         self.projection: nn.Module | None = None
         if config.classical_width:
@@ -83,11 +83,11 @@ class FewShotEncoder(nn.Module):
     @property
     def width(self) -> int:
         """E."""
-        return int(self.settings.width or self.matbert.config.pooled_width)
+        return int(self.settings.width or self.backbone.config.pooled_width)
 
     def embed(self, batch: TokenBatch, classical_BF: Tensor | None = None) -> Tensor:
         """Vectors (B, E)."""
-        embedded_BD: Tensor = self.matbert.embed_packed(batch.ids_N, batch.amounts_N, batch.layout)
+        embedded_BD: Tensor = self.backbone.embed_packed(batch.ids_N, batch.amounts_N, batch.layout)
         if self.projection is None:
             return embedded_BD
         if self.classical is not None:
@@ -99,7 +99,7 @@ class FewShotEncoder(nn.Module):
 
     def layers_from_top(self, name: str) -> int:
         """Distance of a parameter from the head, as of the encoder; 0 for what stands on it."""
-        return self.matbert.layers_from_top(name) if name.startswith("matbert.") else 0
+        return self.backbone.layers_from_top(name) if name.startswith("backbone.") else 0
 
 
 def save_fewshot(model: FewShotEncoder, folder: Path, record: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ def save_fewshot(model: FewShotEncoder, folder: Path, record: dict[str, Any]) ->
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(beside, temporary)
     write_json(folder / DESCRIPTION, {"format": FORMAT, **asdict(model.settings)})
-    save_model(model.matbert, folder, record)
+    save_model(model.backbone, folder, record)
 
 
 def is_fewshot(name: str) -> bool:
@@ -132,7 +132,7 @@ def load_fewshot(name: str) -> FewShotEncoder:
     if described.pop("format", None) != FORMAT:
         raise MatfmError(f"{folder / DESCRIPTION} is not of format {FORMAT}; use the version of matfm that wrote it")
     settings = from_mapping(FewShotConfig, described, str(folder / DESCRIPTION))
-    model = FewShotEncoder(load_model(MatBERTModel, name), settings)
+    model = FewShotEncoder(load_encoder(name), settings)
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     if unexpected or any(_beside_encoder(key) for key in missing):
         raise MatfmError(f"{folder / WEIGHTS} does not fit {DESCRIPTION}; train again")
@@ -140,4 +140,4 @@ def load_fewshot(name: str) -> FewShotEncoder:
 
 
 def _beside_encoder(name: str) -> bool:
-    return not name.startswith("matbert.")
+    return not name.startswith("backbone.")

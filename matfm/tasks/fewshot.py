@@ -18,10 +18,10 @@ from matfm.core.optim import OptimizerConfig
 from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError
+from matfm.models.backbones import load_encoder
 from matfm.models.fewshot_encoder import DESCRIPTION, FewShotConfig, FewShotEncoder, is_fewshot, load_fewshot
-from matfm.models.matbert import MatBERTModel
 from matfm.models.prototypes import DISTANCES
-from matfm.models.saving import load_model, save_tokenizer
+from matfm.models.saving import save_tokenizer
 from matfm.models.strategies import STRATEGIES, StrategyOptions
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import EncodedRows, RowEncoder, parse_number
@@ -190,9 +190,10 @@ def run(config: FewshotConfig, out: Path, resume: bool = False) -> dict[str, Any
         return finished
     write_rejects(out / "rejects.csv", data.rejects)
     told: dict[str, Any] = {}
-    model = (
-        _trained(config, data, encoder, out, resume, told) if config.train_tasks else fewshot_encoder(config.backbone)
-    )
+    if config.train_tasks:
+        model = _trained(config, data, encoder, out, resume, told)
+    else:
+        model = fewshot_encoder(config.backbone, encoder.kind)
     rows = _evaluated(config, data, encoder, model, out) if config.test_tasks else []
     directory.write_metrics({"test": rows})
     directory.finish(
@@ -276,8 +277,7 @@ def _trained(
         config.distance, config.width, block.name if block else "none", block.width if block else 0,
         config.dropout, config.refinements,
     )  # fmt: skip
-    matbert: MatBERTModel = load_model(MatBERTModel, config.backbone)
-    model = FewShotEncoder(matbert, settings)
+    model = FewShotEncoder(load_encoder(config.backbone, encoder.kind), settings)
     table = task_table(data.values_RT, data.names, config.labels, config.episodes.ways)
     sampler = EpisodeSampler(table.only(config.train_tasks), seed=config.seed, **_sampled(config.episodes))
     tokens, forms = data.encoded.tokens, None

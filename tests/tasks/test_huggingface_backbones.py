@@ -27,12 +27,13 @@ from transformers import (
     T5Model,
 )
 
-from matfm import EmbeddingTransformer, MatfmError, PropertyRegressor
+from matfm import EmbeddingTransformer, FewShotScreener, MatfmError, PropertyRegressor
+from matfm.core.config import from_mapping
 from matfm.core.layout import PackedLayout
 from matfm.models.backbones import load_encoder, load_predictor
 from matfm.models.huggingface_backbone import HuggingFaceForProperty, adopt_encoder
 from matfm.models.strategies import StrategyOptions, apply_strategy
-from matfm.tasks import embed, finetune, predict
+from matfm.tasks import embed, fewshot, finetune, predict, screen
 from matfm.tasks.deltas import AddDeltaConfig, DeltaSet, add
 from matfm.tasks.enumeration import encode_forms
 from matfm.tasks.examples import Examples
@@ -241,6 +242,35 @@ def test_estimators(roberta):
     assert values[0] == pytest.approx(values[1])
     vectors = EmbeddingTransformer(backbone=roberta, kind="smiles", device="cpu").fit().transform(["CCO", "CCCCCC"])
     assert vectors.shape == (2, 16)
+
+
+def test_screening_by_a_few_examples(roberta, table, tmp_path):
+    config = screen.ScreenConfig(
+        str(table), str(table), "smiles", "kind", str(tmp_path / "hits.csv"),
+        top=6, backbone=roberta, kind="smiles", positive="acid", device="cpu", workers=1,
+    )  # fmt: skip
+    summary = screen.run(config)
+    assert (summary["rows_in"], summary["rows_with_error"]) == (34, 2)
+    assert all("=O" in text for text in read_table(config.out).columns["smiles"])
+    known = (["CCC(=O)O", "CCS", "CC(=O)O", "CCN"], [1, 0, 1, 0])
+    hits = FewShotScreener(backbone=roberta, kind="smiles", device="cpu").fit(*known).rank(MOLECULES, top=3)
+    assert all("=O" in hit.input for hit in hits)
+
+
+def test_training_over_tasks_leaves_a_backbone(roberta, tmp_path):
+    path = tmp_path / "tasks.csv"
+    columns = {name: [int(name in text) for text in MOLECULES] for name in ("N", "S", "=")}
+    rows = [",".join([text, *(str(values[row]) for values in columns.values())]) for row, text in enumerate(MOLECULES)]
+    path.write_text("\n".join(["smiles,N,S,acid", *rows]) + "\n")
+    values = {
+        "table": str(path), "input": "smiles", "kind": "smiles", "backbone": roberta, "width": 8, "device": "cpu",
+        "train_tasks": ["N", "S"], "test_tasks": ["acid"], "train": {"steps": 2, "accumulate": 1},
+        "episodes": {"support": [8], "queries": 8, "copies": 2}, "evaluate": {"episodes": 2, "methods": ["prototypes"]},
+    }  # fmt: skip
+    summary = fewshot.run(from_mapping(fewshot.FewshotConfig, values, "test"), tmp_path / "run")
+    trained = {**values, "backbone": str(tmp_path / "run"), "kind": None, "train_tasks": []}
+    again = fewshot.run(from_mapping(fewshot.FewshotConfig, trained, "test"), tmp_path / "again")
+    assert again["metrics"] == summary["metrics"]
 
 
 ARCHITECTURES = {

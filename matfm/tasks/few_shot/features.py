@@ -12,10 +12,9 @@ from torch import Tensor
 
 from matfm.core.batching import RaggedTokens, TokenBatch
 from matfm.errors import MatfmError
+from matfm.models.backbones import load_encoder
 from matfm.models.fewshot_encoder import FewShotConfig, FewShotEncoder, is_fewshot, load_fewshot
 from matfm.models.inference import map_rows
-from matfm.models.matbert import MatBERTModel
-from matfm.models.saving import load_model
 from matfm.tasks.encoding import RowEncoder
 from matfm.tasks.few_shot.classical_features import (
     FeatureBlock,
@@ -79,7 +78,7 @@ class Featuriser:
             raise MatfmError(f"this model was trained with the features {needed}; choose classical {needed}")
         self.cache: EmbeddingCache | None = None
         if cache is not None:
-            maker = f"{values_digest(model)} {encoder.kind} {model.settings} {model.matbert.config.pooling}"
+            maker = f"{values_digest(model)} {encoder.kind} {model.settings} {model.backbone.config.pooling}"
             self.cache = EmbeddingCache(cache, maker)
 
     @classmethod
@@ -97,7 +96,7 @@ class Featuriser:
             MatfmError: there is no such backbone, or it reads another kind.
         """
         encoder = backbone_encoder(backbone, kind)
-        model = fewshot_encoder(backbone)
+        model = fewshot_encoder(backbone, encoder.kind)
         needed = model.settings.classical
         return cls(model, encoder, needed if classical == "auto" and needed != "none" else classical, device, cache)
 
@@ -147,9 +146,8 @@ def embed_rows(
     return map_rows(model, tokens, compute, device)
 
 
-def fewshot_encoder(backbone: str, config: FewShotConfig | None = None) -> FewShotEncoder:
-    """An encoder by name: as it was trained over tasks, or (else) with `config` on it, or as it is (`width` 0)."""
-    if config is None and is_fewshot(backbone):
+def fewshot_encoder(backbone: str, kind: str | None = None) -> FewShotEncoder:
+    """An encoder by name: as it was trained over tasks, or as it is (`width` 0). `kind` is what a foreign one reads."""
+    if is_fewshot(backbone):
         return load_fewshot(backbone)
-    matbert: MatBERTModel = load_model(MatBERTModel, backbone)
-    return FewShotEncoder(matbert, config or FewShotConfig(distance="cosine", width=0)).eval()
+    return FewShotEncoder(load_encoder(backbone, kind), FewShotConfig(distance="cosine", width=0)).eval()

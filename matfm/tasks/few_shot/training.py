@@ -120,10 +120,10 @@ def meta_train(
         validation: sampler, number of episodes, and steps between evaluations; the best weights are kept.
         resume: go on from the newest checkpoint.
     """
-    apply_strategy(model.matbert, StrategyOptions(strategy=strategy), model.matbert.layers_from_top)
+    apply_strategy(model.backbone, StrategyOptions(strategy=strategy), model.backbone.layers_from_top)
     regression = batches.sampler.table.regression
     for name, parameter in model.named_parameters():  # what stands on the encoder is trained, but for the unused head
-        if not name.startswith("matbert."):
+        if not name.startswith("backbone."):
             unused = "prototype_head." if regression else "kernel_head."
             parameter.requires_grad_(not name.startswith(unused))
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
