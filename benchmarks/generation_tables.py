@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import csv
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.results import append, load, record
+from matfm.tasks.devices import resolve_device
 
 
 def done(results: Path, model: str, split: Any, n: int) -> bool:
@@ -32,6 +35,22 @@ def generator_options(parser: argparse.ArgumentParser, n: int, work: str, result
     parser.add_argument("--device", default="auto")
     parser.add_argument("--work", default=work, help="tables of samples, and what is built for them")
     parser.add_argument("--results", type=Path, default=results)
+
+
+def over_seeds(
+    arguments: argparse.Namespace, model: str, measure: Callable[[int], dict[str, float]], n: int, **common: Any
+) -> None:
+    """Records of what `measure` finds for every seed that has none yet, and of their mean."""
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    device = resolve_device(arguments.device).type
+    for seed in seeds:
+        if done(arguments.results, model, seed, n):
+            continue
+        started = time.perf_counter()
+        metrics = measure(seed)
+        seconds = round(time.perf_counter() - started, 1)
+        add(arguments.results, metrics, device, seed, **common, split=seed, model=model, n=n, seconds=seconds)
+    add_mean(arguments.results, model, seeds, n, device, **common)
 
 
 def add(results: Path, metrics: dict[str, float], device: str, seed: int, **common: Any) -> None:

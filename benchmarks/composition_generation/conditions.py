@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.generation_tables import add, add_mean, done, generator_options, recorded, table
+from benchmarks.generation_tables import generator_options, over_seeds, recorded, table
 from matfm.models.matgpt_config import MatGPTConfig
 from matfm.tasks import generate
 from matfm.tasks.generation.conditions import Condition, Conditions, predicted_column
@@ -55,7 +55,7 @@ def measured(columns: dict[str, list[str]], asked: Condition, column: str, facto
     }
 
 
-def study(arguments: argparse.Namespace, condition: str, seeds: list[int]) -> list[str]:
+def study(arguments: argparse.Namespace, condition: str) -> list[str]:
     """One condition, with and without; the names of both in the records."""
     saved = MatGPTConfig.from_pretrained(arguments.model).conditions
     (asked,) = Conditions.read((condition,), saved, arguments.model, 0).asked
@@ -66,21 +66,14 @@ def study(arguments: argparse.Namespace, condition: str, seeds: list[int]) -> li
     unasked = f"{name}, {condition} by {judge}, not asked for"
     models = {unasked: "", f"{name}, {condition} by {judge}": condition}
     common = {"benchmark": "composition_generation", "task": "conditional"}
+
+    def measure(given: str, seed: int) -> dict[str, float]:
+        metrics = measured(samples(arguments, seed, given), asked, *found)
+        free = recorded(arguments.results, unasked, seed, arguments.n, "as_asked") if given else None
+        return metrics | ({"ratio:as_asked_unconditional": metrics["as_asked"] / free} if free else {})
+
     for model, given in models.items():
-        for seed in seeds:
-            if done(arguments.results, model, seed, arguments.n):
-                continue
-            started = time.perf_counter()
-            metrics = measured(samples(arguments, seed, given), asked, *found)
-            if given:
-                free = recorded(arguments.results, unasked, seed, arguments.n, "as_asked")
-                metrics |= {"ratio:as_asked_unconditional": metrics["as_asked"] / free} if free else {}
-            seconds = round(time.perf_counter() - started, 1)
-            add(
-                arguments.results, metrics, arguments.device, seed, **common, split=seed, model=model, n=arguments.n,
-                seconds=seconds,
-            )  # fmt: skip
-        add_mean(arguments.results, model, seeds, arguments.n, arguments.device, **common)
+        over_seeds(arguments, model, partial(measure, given), arguments.n, **common)
     return list(models)
 
 
@@ -92,8 +85,7 @@ def main() -> None:
     generator_options(parser, 10_000, "runs/composition-generation", RESULTS)
     arguments = parser.parse_args()
 
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    models = [model for condition in arguments.condition for model in study(arguments, condition, seeds)]
+    models = [model for condition in arguments.condition for model in study(arguments, condition)]
     print(table(arguments.results, None, SHOWN, models, arguments.n))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.generation_tables import add, add_mean, done, generator_options, recorded, table
+from benchmarks.generation_tables import generator_options, over_seeds, recorded, table
 from matfm.chem.composition_metrics import composition_profile, distribution_distances, random_compositions, recovery
 from matfm.chem.composition_schemes import SCHEMES
 from matfm.chem.composition_tokenizer import CompositionTokenizer
@@ -109,27 +109,19 @@ def main() -> None:
     corpus = Corpus(arguments.model, Path(arguments.work))
     name = Path(arguments.model).name
     free, constrained = name, f"{name}, constrained to neutral"
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+
+    def measure(model: str, seed: int) -> dict[str, float]:
+        if model == RANDOM:
+            return measured(random_compositions(corpus.profile, arguments.n, np.random.default_rng(seed)), corpus)
+        metrics = measured(samples(arguments, seed, model == constrained), corpus)
+        rate = recorded(arguments.results, RANDOM, seed, arguments.n, "charge_neutral_no_alloys")
+        if rate:
+            metrics["ratio:random_charge_neutral"] = metrics["charge_neutral_no_alloys"] / rate
+        return metrics
+
     common = {"benchmark": "composition_generation", "task": "distribution_learning"}
     for model in (RANDOM, free, constrained):
-        for seed in seeds:
-            if done(arguments.results, model, seed, arguments.n):
-                continue
-            started = time.perf_counter()
-            if model == RANDOM:
-                texts = random_compositions(corpus.profile, arguments.n, np.random.default_rng(seed))
-            else:
-                texts = samples(arguments, seed, model == constrained)
-            metrics = measured(texts, corpus)
-            rate = recorded(arguments.results, RANDOM, seed, arguments.n, "charge_neutral_no_alloys")
-            if model != RANDOM and rate:
-                metrics["ratio:random_charge_neutral"] = metrics["charge_neutral_no_alloys"] / rate
-            seconds = round(time.perf_counter() - started, 1)
-            add(
-                arguments.results, metrics, arguments.device, seed, **common, split=seed, model=model, n=arguments.n,
-                seconds=seconds,
-            )  # fmt: skip
-        add_mean(arguments.results, model, seeds, arguments.n, arguments.device, **common)
+        over_seeds(arguments, model, partial(measure, model), arguments.n, **common)
     print(f"held out: {len(corpus.held_out):,} of {len(corpus.held_out) + len(corpus.train):,} compositions")
     print(table(arguments.results, PUBLISHED, SHOWN.split(), [RANDOM, free, constrained], arguments.n))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.generation_tables import add, add_mean, done, generator_options, table
+from benchmarks.generation_tables import generator_options, over_seeds, table
 from matfm.models.chemnet import ChemNet
 from matfm.tasks import generate
 from matfm.tasks.devices import resolve_device
@@ -99,25 +98,16 @@ def main() -> None:
     temperature = "" if arguments.temperature == 1 else f" T = {arguments.temperature}"
     n = arguments.training_set or arguments.n
     model = "training set (sample)" if arguments.training_set else f"{Path(arguments.model).name}{temperature}"
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    common = {"benchmark": "moses", "task": "distribution_learning"}
-    for seed in seeds:
-        if done(arguments.results, model, seed, n):
-            continue
-        started = time.perf_counter()
-        if arguments.training_set:
-            chosen = np.random.default_rng(seed).choice(len(suite.train), n, replace=False)
-            smiles = [suite.train[row] for row in chosen.tolist()]
-        else:
-            smiles = samples(arguments, seed)
-        metrics = suite(smiles)
-        if arguments.training_set:
-            del metrics["novelty"]
-        seconds = round(time.perf_counter() - started, 1)
-        add(
-            arguments.results, metrics, suite.device.type, seed, **common, split=seed, model=model, n=n, seconds=seconds
-        )
-    add_mean(arguments.results, model, seeds, n, suite.device.type, **common)
+
+    def measure(seed: int) -> dict[str, float]:
+        if not arguments.training_set:
+            return suite(samples(arguments, seed))
+        chosen = np.random.default_rng(seed).choice(len(suite.train), n, replace=False)
+        metrics = suite([suite.train[row] for row in chosen.tolist()])
+        del metrics["novelty"]
+        return metrics
+
+    over_seeds(arguments, model, measure, n, benchmark="moses", task="distribution_learning")
     print(table(arguments.results, PUBLISHED, SHOWN.split(), [model], n))
 
 
