@@ -37,9 +37,11 @@ def tanimoto(left_RW: np.ndarray, right_SW: np.ndarray) -> np.ndarray:
     Bits in common are counted by a matrix product of zeros and ones, which float32 does exactly.
     """
     left, right = (np.unpackbits(packed, axis=1).astype(np.float32) for packed in (left_RW, right_SW))
-    common = (left @ right.T).astype(np.float64)
-    union = left.sum(axis=1)[:, None] + right.sum(axis=1)[None, :] - common
-    return common / np.maximum(union, 1)
+    common = left @ right.T
+    union = left.sum(axis=1)[:, None] + right.sum(axis=1)[None, :]
+    union -= common
+    np.maximum(union, 1, out=union)
+    return np.divide(common, union, dtype=np.float64)
 
 
 def butina_clusters(molecules: Sequence[Any], cutoff: float = BUTINA_CUTOFF) -> np.ndarray:

@@ -19,7 +19,7 @@ from matfm.chem.synthetic_accessibility import synthetic_accessibility
 BITS = 1024
 FEWEST_RINGS = 2
 """Scaffolds with fewer rings do not count."""
-_BLOCK = 4096
+_BLOCK = 1024
 
 
 def moses_fingerprints(molecules: Sequence[Any]) -> np.ndarray:
