@@ -11,6 +11,7 @@ from matfm.errors import MatfmError
 from matfm.models.domain import ALIGNMENTS, AlignmentOptions
 from matfm.tasks.finetune import FinetuneConfig
 from matfm.tasks.fit_config import FitConfig
+from matfm.tasks.kinds import SCRATCH
 
 METHODS = (*ALIGNMENTS, "intermediate", "joint", "target", "none")
 LABELLED = ("intermediate", "joint", "target")
@@ -133,7 +134,7 @@ class AdaptConfig:
             raise MatfmError(f"predictions.parquet has a column {own!r} of its own; rename that column of the tables")
         if any(one.pretrain for one in (*self.sources, *self.target)):
             raise MatfmError("the last source and the target are tables; pretrain is for earlier stages of a chain")
-        if self.stages and any(one.pretrain for one in self.stages) and self.fit.backbone.startswith("scratch:"):
+        if self.stages and any(one.pretrain for one in self.stages) and self.fit.backbone.startswith(SCRATCH):
             raise MatfmError(f"a stage goes on pretraining, and {self.fit.backbone} has no weights to go on from")
 
     @property

@@ -11,12 +11,12 @@ import numpy as np
 from matfm.chem.elements import SYMBOLS
 from matfm.chem.periodic_table import COLUMNS, ROWS, table_position
 from matfm.tasks.plots import TRAIN, VALID, new_figure, save_figure
+from matfm.tasks.projection import two_dimensions
 
 # R rows, D width
 
 _DRAWN = 500
 """Rows of each side in the pictures."""
-_PERPLEXITY = 30.0
 _PANEL = 4.2
 
 
@@ -27,12 +27,12 @@ def draw_embeddings(run: Path, vectors: dict[str, np.ndarray], target_R: np.ndar
     """
     chosen = _as_many(target_R, seed)
     second_R = target_R[chosen]
-    panels = [(name, way, values[chosen]) for way in ("PCA", "t-SNE") for name, values in vectors.items()]
+    flat = {name: two_dimensions(values[chosen], seed) for name, values in vectors.items()}
+    panels = [(name, way) for way in ("PCA", "t-SNE") for name in vectors]
     figure, axes = new_figure(len(panels), _PANEL * len(panels))
-    for panel, (name, way, values) in zip(axes, panels, strict=True):
-        flat = _principal(values) if way == "PCA" else _neighbours(values, seed)
+    for panel, (name, way) in zip(axes, panels, strict=True):
         for label, color, of_side in (("source", TRAIN, ~second_R), ("target", VALID, second_R)):
-            panel.scatter(*flat[of_side].T, s=6, alpha=0.5, linewidths=0, color=color, label=label)
+            panel.scatter(*flat[name][way][of_side].T, s=6, alpha=0.5, linewidths=0, color=color, label=label)
         panel.set(title=f"{name}, {way}", xticks=[], yticks=[])
     axes[0].legend(frameon=False)
     save_figure(figure, run / "embeddings.png")
@@ -78,19 +78,3 @@ def _as_many(target_R: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     sides = [rng.permutation(np.flatnonzero(target_R == side))[:_DRAWN] for side in (False, True)]
     return np.concatenate(sides)
-
-
-def _principal(vectors_RD: np.ndarray) -> np.ndarray:
-    centred_RD = vectors_RD.astype(np.float64) - vectors_RD.mean(axis=0, dtype=np.float64)
-    _, _, axes_DD = np.linalg.svd(centred_RD, full_matrices=False)
-    return centred_RD @ axes_DD[:2].T
-
-
-def _neighbours(vectors_RD: np.ndarray, seed: int) -> np.ndarray:
-    from sklearn.manifold import TSNE
-
-    perplexity = min(_PERPLEXITY, (len(vectors_RD) - 1) / 3)
-    flat: np.ndarray = TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(
-        vectors_RD.astype(np.float32)
-    )
-    return flat

@@ -22,15 +22,13 @@ from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import FormulaEncoder, parse_number
 from matfm.tasks.examples import Examples
 from matfm.tasks.kinds import backbone_encoder
+from matfm.tasks.projection import two_dimensions
 from matfm.tasks.tables import read_table
 
 # R rows, D width, B sequences, T tokens, P vectors of a prompt, L layers, H heads
 
 ATTENTION_ROWS = 256
 """Rows that attention is measured on at most."""
-_PERPLEXITY = 30.0
-_COMPONENTS_BEFORE = 50
-"""t-SNE begins from so many principal components at most, as its authors advise."""
 
 
 @dataclass(frozen=True)
@@ -164,20 +162,6 @@ def draw_embeddings(
         for method, flat_R2 in two_dimensions(vectors_RD, seed).items():
             panels[f"{method}, {side}"] = flat_R2
     plots.draw_points(path, panels, color_R, label, classes)
-
-
-def two_dimensions(vectors_RD: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
-    """PCA of standardised vectors, and t-SNE (van der Maaten and Hinton 2008) of their principal components, (R, 2)."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    values = vectors_RD.astype(np.float64)
-    spread_D = values.std(axis=0)
-    values = (values - values.mean(axis=0)) / np.where(spread_D > 1e-12, spread_D, 1.0)
-    components = PCA(min(_COMPONENTS_BEFORE, *values.shape), svd_solver="full").fit_transform(values)
-    perplexity = min(_PERPLEXITY, (len(values) - 1) / 3)
-    tsne = TSNE(2, perplexity=perplexity, init="random", random_state=seed, n_jobs=1)
-    return {"PCA": components[:, :2], "t-SNE": tsne.fit_transform(components)}
 
 
 def _coloured_rows(config: AnalyseConfig) -> tuple[Examples, np.ndarray, tuple[str, ...]]:
