@@ -46,10 +46,14 @@ class Command:
         self.process = server().Process(target=_run, args=([*map(str, arguments)], before, size, self.outputs))
         self.process.start()
 
-    def wait_until(self, condition):
+    def _watch(self, condition):
+        """Return as soon as the condition holds, or the process has ended, or has had too long."""
         deadline = time.monotonic() + DEADLINE
         while not condition() and self.process.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.005)
+            time.sleep(0.002)
+
+    def wait_until(self, condition):
+        self._watch(condition)
         assert self.process.is_alive(), self.written()
 
     def send(self, number):
@@ -70,9 +74,7 @@ class Command:
 
     def killed_when(self, condition):
         """SIGKILL as soon as the condition holds; whether that was before the end."""
-        deadline = time.monotonic() + DEADLINE
-        while not condition() and self.process.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.002)
+        self._watch(condition)
         self.kill()
         return self.process.exitcode == -signal.SIGKILL
 

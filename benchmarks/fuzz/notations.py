@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,20 +146,15 @@ def _decode(content: bytes, _: Path) -> object:
 
 
 def _tokens(content: bytes, _: Path) -> object:
+    found = [encoder([text_of(content)]) for encoder in _row_encoders()]
+    return [(encoded.errors, encoded.tokens.ids_N) for encoded in found]
+
+
+@functools.cache
+def _row_encoders() -> list[Any]:
     from matfm.tasks.encoding import row_encoder
 
-    encoders = _row_encoders(row_encoder)
-    cell = text_of(content)
-    return [(encoder([cell]).errors, encoder([cell]).tokens.ids_N) for encoder in encoders]
-
-
-_ENCODERS: dict[str, list[Any]] = {}
-
-
-def _row_encoders(row_encoder: Callable[[str], Any]) -> list[Any]:
-    if not _ENCODERS:
-        _ENCODERS["all"] = [row_encoder(kind) for kind in ("composition", "smiles", "selfies")]
-    return _ENCODERS["all"]
+    return [row_encoder(kind) for kind in ("composition", "smiles", "selfies")]
 
 
 _FORMULA_WORDS = tuple("( ) [ ] { } . · * + - , : % wt% at% H2O Fe O3 (aq) 2+ 0.5 ₂ ³ x 1-x /".split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -61,7 +62,9 @@ def _check_folder(folder: Path, name: str) -> None:
     raise MatfmError(f"{name} holds no {MODEL_FILE}; give the folder of a finished run or of saved weights")
 
 
+@functools.cache
 def _fetched(hub_id: str) -> Path:
+    """The snapshot of a Hub id; all of a process reads the same one, and asks the Hub once."""
     from huggingface_hub import snapshot_download
 
     try:

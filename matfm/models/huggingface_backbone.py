@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from matfm.core.bundled import resolve_weights
@@ -122,7 +122,7 @@ def adopt_encoder(name: str, kind: str | None = None) -> HuggingFaceModel:
     tokenizer = load_tokenizer(name)
     path = resolve_weights(name)
     with readable_loading(name), _silence(), without_bars():
-        refuse_other_weights(path, name)
+        refuse_other_weights(PreTrainedConfig.get_config_dict(path)[0], path, name)
         loaded, report = AutoModel.from_pretrained(
             path,
             dtype=torch.float32,

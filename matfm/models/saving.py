@@ -26,13 +26,8 @@ def save_model(model: Any, folder: Path, run: dict[str, Any]) -> None:
     The weights appear last: a folder that has them is complete.
     """
     model.config.run = run
-    with readable_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-            with without_bars():
-                model.save_pretrained(temporary)
-            for written in sorted(Path(temporary).iterdir(), key=lambda path: path.name == MODEL_FILE):
-                written.replace(folder / written.name)
+    with _whole_files(folder) as temporary, without_bars():
+        model.save_pretrained(temporary)
 
 
 def load_model(cls: Any, name: str) -> Any:
@@ -45,7 +40,7 @@ def load_model(cls: Any, name: str) -> Any:
     with readable_loading(name):
         said = PreTrainedConfig.get_config_dict(path)[0]
         refuse_code(said, name)
-        refuse_other_weights(path, name)
+        refuse_other_weights(said, path, name)
         architecture = said.get("model_type")
         if architecture != cls.config_class.model_type:
             raise MatfmError(f"{name} is a {architecture} model; {cls.config_class.model_type} is what this needs")
@@ -69,16 +64,17 @@ def refuse_code(said: Any, name: str) -> None:
         refuse_code(value, name)
 
 
-def refuse_other_weights(folder: str, name: str) -> None:
+def refuse_other_weights(said: dict[str, Any], folder: str, name: str) -> None:
     """Raise MatfmError where transformers would read other weights than those that `resolve_weights` has checked.
 
     These are what `transformers_weights` names, and adapters.
 
     Args:
+        said: its `config.json`.
         folder: what `resolve_weights` returned.
         name: for messages.
     """
-    if PreTrainedConfig.get_config_dict(folder)[0].get("transformers_weights") is not None:
+    if said.get("transformers_weights") is not None:
         raise MatfmError(
             f"{name}: config.json names other weights (transformers_weights), which are not read; remove it"
         )
@@ -105,17 +101,24 @@ def in_short(error: Exception) -> str:
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write the files of a tokenizer, each whole or not at all."""
+    with _whole_files(folder) as temporary:
+        try:
+            tokenizer.save_pretrained(temporary)
+        except Exception as error:
+            # The tokenizers package, which writes its file itself, raises nothing more exact.
+            if (code := os_error_code(error)) is None:
+                raise
+            raise OSError(code, os.strerror(code)) from error
+
+
+@contextmanager
+def _whole_files(folder: Path) -> Iterator[str]:
+    """A temporary folder, whose files are moved into `folder` at the end, the weights last."""
     with readable_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-            try:
-                tokenizer.save_pretrained(temporary)
-            except Exception as error:
-                # The tokenizers package, which writes its file itself, raises nothing more exact.
-                if (code := os_error_code(error)) is None:
-                    raise
-                raise OSError(code, os.strerror(code)) from error
-            for written in sorted(Path(temporary).iterdir()):
+            yield temporary
+            for written in sorted(Path(temporary).iterdir(), key=lambda path: path.name == MODEL_FILE):
                 written.replace(folder / written.name)
 
 
