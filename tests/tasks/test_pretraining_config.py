@@ -62,6 +62,8 @@ def test_defaults_follow_the_kind_and_the_family():
     assert (strings.position_embedding, strings.length_pool, strings.data.column) == ("rotary", 64, "smiles")
     assert read(data={"table": "t.csv"}, model={"family": "matgpt"}).scheme == "count"
     assert read(data={"table": "t.csv", "scheme": "count"}).position_embedding == "rotary"
+    assert read(data=molecules(kind="selfies")).data.column == "selfies"
+    assert read(data=molecules(kind="selfies", from_smiles=True)).data.column == "smiles"
 
 
 REFUSED = [

@@ -37,7 +37,7 @@ class CorpusConfig:
     kind: str = "composition"
     """composition, smiles or selfies."""
     input: str = ""
-    """Column with the formula, SMILES or SELFIES; empty for formula, smiles or selfies, by the kind."""
+    """Column with the formula, SMILES or SELFIES; empty for formula, smiles or selfies, by what the cells are."""
     from_smiles: bool = False
     """Whether that column holds SMILES, to be written as SELFIES (kind selfies)."""
     vocabulary: str = ""
@@ -105,7 +105,7 @@ class CorpusConfig:
     @property
     def column(self) -> str:
         """The input column."""
-        return self.input or _INPUTS[self.kind]
+        return self.input or _INPUTS["smiles" if self.from_smiles else self.kind]
 
 
 @dataclass(frozen=True)
