@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from matfm.core.layout import PackedLayout
+from matfm.core.packed_index import rows_of_tokens
 
 # R rows, N tokens, K targets
 
@@ -36,6 +37,19 @@ class TokenBatch:
             self.layout,
             self.targets_BK.to(device),
             self.rows_B.to(device),
+        )
+
+    def take(self, chosen_B: Tensor) -> TokenBatch:
+        """The sequences that are true in a mask on the host, in their order."""
+        chosen_N = chosen_B[rows_of_tokens(self.layout)].to(self.ids_N.device)
+        lengths_B = torch.tensor(self.layout.lengths())
+        on_device_B = chosen_B.to(self.rows_B.device)
+        return TokenBatch(
+            self.ids_N[chosen_N],
+            self.amounts_N[chosen_N],
+            PackedLayout.from_lengths(lengths_B[chosen_B].tolist()),
+            self.targets_BK[on_device_B],
+            self.rows_B[on_device_B],
         )
 
 

@@ -78,6 +78,16 @@ def test_every_epoch_holds_every_row_once_within_the_budget():
         assert batches.epoch == 1
 
 
+def test_some_sequences_of_a_batch_are_those_collated_alone():
+    rows = [([number] * (1 + number % 3), [0.1 * number] * (1 + number % 3)) for number in range(9)]
+    data = RaggedTokens.from_sequences(rows, np.arange(9.0)[:, None])
+    batch, chosen = data.batch(np.arange(9)), np.array([0, 4, 5, 7])
+    found, expected = batch.take(torch.isin(batch.rows_B, torch.from_numpy(chosen))), data.batch(chosen)
+    assert found.layout == expected.layout
+    for name in ("ids_N", "amounts_N", "targets_BK", "rows_B"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
 def test_length_pools_need_fewer_runs():
     generator = np.random.default_rng(0)
     data = RaggedTokens.from_sequences([([2] * n, [0.0] * n) for n in generator.integers(5, 60, 2000)])

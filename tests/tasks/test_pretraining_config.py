@@ -98,6 +98,7 @@ REFUSED = [
     ({"data": {"table": "t"}, "objective": [{"name": "permutation"}]}, "needs strings, or compositions in data.scheme 'count'"),
     ({"data": molecules(targets=["gap"]), "objective": [{"name": "permutation"}, {"name": "property"}]}, "no head for the objective 'property'"),
     ({"data": molecules(), "objective": [{"name": "permutation", "one_in": 0.5}]}, "one_in is 0.5; it must be at least 1"),
+    ({"data": molecules(), "objective": [{"name": "span", "rows": 0.0}]}, "rows is 0.0; it is a share above 0, at most 1"),
     ({"data": molecules(), "train": {"tokens_per_batch": 0}}, "train.tokens_per_batch is 0"),
 ]  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Terms of the loss: what they compute of a batch, and how they add up."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,6 +202,23 @@ def test_spans_and_noise_start_where_generation_starts(tmp_path):
         case.step(case.model, case.batch(), torch.Generator().manual_seed(0))
         assert set(seen["first"].tolist()) == {case.model.config.decoder_start_token_id}
         assert set(seen["last"].tolist()) == {case.model.config.eos_token_id}
+
+
+def test_spans_of_a_share_of_the_rows(tmp_path):
+    spans = {"name": "span", "rows": 0.2}
+    case = Case(tmp_path, model={"size": "tiny", "family": "matt5"}, objective=[spans])
+    batch, drawn = case.batch(), []
+
+    def record(ids, layout, *targets, original=case.model.logits_packed):
+        drawn.append(layout.sequences)
+        return original(ids, layout, *targets)
+
+    case.model.logits_packed = record
+    outputs = [case.step(case.model, batch, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert set(drawn) == {math.ceil(0.2 * batch.layout.sequences)}
+    assert drawn[0] < batch.layout.sequences
+    one, same, other = (output.loss_sum.item() for output in outputs)
+    assert one == same != other
 
 
 def test_a_new_term_is_one_function_and_one_entry(monkeypatch, tmp_path):

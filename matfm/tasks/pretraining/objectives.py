@@ -6,6 +6,7 @@ that makes its loss from what the terms of a batch share. A new term is one such
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -40,6 +41,13 @@ class SpanObjective(Objective):
     """How much is hidden."""
     sentinels: int = 100
     """Sentinels in the vocabulary, which is the most spans of a sequence."""
+    rows: float = 1.0
+    """Share of the rows of a batch, drawn at random, that the term learns from; the others cost it no time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.rows <= 1:
+            raise MatfmError(f"objective 'span': rows is {self.rows}; it is a share above 0, at most 1")
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,17 @@ def _span(objective: Objective, setting: Setting) -> TermLoss:
     assert isinstance(objective, SpanObjective)
     vocabulary = setting.vocabulary
     step = span_step(vocabulary.ordinary_V, vocabulary.sentinels, PAD, SEP, objective.spans, setting.label_smoothing)
-    return _from_step("span", step)
+    return _from_step("span", step if objective.rows == 1 else _of_some_rows(step, objective.rows))
+
+
+def _of_some_rows(step: StepFunction, share: float) -> StepFunction:
+    """The step on a share of the rows, at least one."""
+
+    def of_some(model: Any, batch: TokenBatch, generator: torch.Generator) -> StepOutput:
+        order_B = torch.randperm(batch.layout.sequences, generator=generator)
+        return step(model, batch.take(order_B < math.ceil(share * len(order_B))), generator)
+
+    return of_some
 
 
 def _denoising(objective: Objective, setting: Setting) -> TermLoss:
