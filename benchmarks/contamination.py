@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.labelled import LabelledTable
+from matfm.chem.units import property_named
 from matfm.errors import MatfmError
 from matfm.tasks.audit import read_audit, require_scorable
 from matfm.tasks.kinds import SCRATCH
@@ -32,6 +33,19 @@ class Pretraining:
         """Raise MatfmError if a score on this set would mean nothing, because its labels were seen."""
         if self.audit is not None:
             require_scorable(self.backbone, known.recipe, known.target)
+
+    def refuse_family(self, label: str, where: str) -> None:
+        """Raise MatfmError if pretraining learned labels of a property's family, of whatever origin.
+
+        For data that the audit does not cover.
+        """
+        sets = [] if self.audit is None else self.audit["pretrain"]
+        families = {one["family"] for each in sets for one in each["labels"].values()}
+        if (property_named(label).family or label) in families:
+            raise MatfmError(
+                f"{self.backbone} learned labels of the family of {label} of {where}, so a score there means little; "
+                "take a backbone that did not"
+            )
 
     def external_labels(self) -> str | None:
         """The labels that pretraining used beside those of the evaluation set; None if there were none."""

@@ -22,9 +22,12 @@ Record = dict[str, Any]
 
 
 def record(device: str, seed: int, **values: Any) -> Record:
-    """A record with the command, seed, device and versions that made it; keys that do not apply are null."""
+    """A record with the command, seed, device and versions that made it; keys that do not apply are null.
+
+    `weights` are those of the model that was measured, or that it began with (`benchmarks.weights.weights_of`).
+    """
     return {
-        **dict.fromkeys((*KEYS, "external_labels", "contaminated_share")),
+        **dict.fromkeys((*KEYS, "weights", "external_labels", "contaminated_share")),
         **values,
         "command": shlex.join(["python", *sys.argv]),
         "seed": seed,
@@ -80,7 +83,7 @@ def mean_record(entries: Sequence[Record], device: str, **values: Any) -> Record
         half = float(stats.t.ppf(0.975, count - 1) * scores.std(ddof=1) / count**0.5)
         interval = [float(scores.mean()) - half, float(scores.mean()) + half]
     shares = [entry["contaminated_share"] for entry in entries if entry["contaminated_share"] is not None]
-    kept = {key: entries[0][key] for key in (*KEYS, "external_labels") if key in entries[0]}
+    kept = {key: entries[0][key] for key in (*KEYS, "weights", "external_labels") if key in entries[0]}
     return {
         **record(device, entries[0]["seed"]),
         **kept,

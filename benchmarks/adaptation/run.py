@@ -26,7 +26,7 @@ from benchmarks.arguments import chosen
 from benchmarks.contamination import Pretraining
 from benchmarks.results import append, load, matching, record
 from benchmarks.scored import regression_errors, slug
-from matfm.chem.units import property_named
+from benchmarks.weights import weights_of
 from matfm.core.config import apply_overrides, from_mapping
 from matfm.core.files import atomic_path
 from matfm.errors import MatfmError
@@ -79,7 +79,7 @@ def main() -> None:
             drawn: Drawn | None = None
             for case in cases(name, methods, seed):
                 path = results / f"{name}.jsonl"
-                if matching(load(path), task=case.task, model=case.method, seed=seed):
+                if matching(load(path), task=case.task, model=case.method, seed=seed, **decides(name, arguments)):
                     continue
                 drawn = drawn or draw(name, seed, Path(arguments.work), arguments.rows)
                 append(path, measured(case, drawn, arguments))
@@ -96,10 +96,23 @@ def cases(name: str, methods: list[str], seed: int) -> list[Case]:
     return found + ([Case(name, "target", None, seed)] if "target" in methods else [])
 
 
+def decides(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the numbers of a shift depend on, beside method, labels and seed."""
+    backbone = _backbone(SHIFTS[name], arguments)
+    return {
+        "backbone": backbone, "weights": weights_of(backbone), "epochs": arguments.epochs, "settings": arguments.set,
+    }  # fmt: skip
+
+
+def _backbone(shift: Shift, arguments: argparse.Namespace) -> str:
+    backbone: str = arguments.backbone if shift.kind == "composition" else arguments.molecule_backbone
+    return backbone
+
+
 def measured(case: Case, drawn: Drawn, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one case (or go on with it) and score its test rows."""
     shift = SHIFTS[case.shift]
-    backbone = arguments.backbone if shift.kind == "composition" else arguments.molecule_backbone
+    backbone = _backbone(shift, arguments)
     share, external = _known_of(backbone, shift)
     out, control = _folders(case, backbone, arguments)
     summary = adapt.run(_config(case, shift, drawn, backbone, arguments), out, resume=_prepared(out, control, case))
@@ -112,8 +125,8 @@ def measured(case: Case, drawn: Drawn, arguments: argparse.Namespace) -> dict[st
         resolve_device(arguments.device).type, case.seed, benchmark="adaptation", task=case.task, split=case.seed,
         model=case.method, metric=shift.metric, unit=shift.unit, value=regression_errors(true_T, value_T)[shift.metric],
         n=len(rows), seconds=summary["seconds"], external_labels=external,
-        contaminated_share=share, backbone=backbone,
-        source_rows=drawn.train, overlap=round(summary["overlap"], 4), epochs=arguments.epochs, settings=arguments.set,
+        contaminated_share=share, **decides(case.shift, arguments),
+        source_rows=drawn.train, overlap=round(summary["overlap"], 4),
         negative_transfer=summary["negative_transfer"]["negative"], judged_on=summary["negative_transfer"]["basis"],
     )  # fmt: skip
     print(
@@ -132,18 +145,19 @@ def _known_of(backbone: str, shift: Shift) -> tuple[float | None, str | None]:
     if shift.target in [one["name"] for one in pretraining.audit["evaluate"]]:
         share = require_scorable(backbone, shift.target, shift.target_label).contaminated_share
         return share, pretraining.external_labels()
-    families = {label["family"] for one in pretraining.audit["pretrain"] for label in one["labels"].values()}
-    if (property_named(shift.target_label).family or shift.target_label) in families:
-        raise MatfmError(
-            f"{backbone} learned labels of the family of {shift.target_label} and its audit does not cover "
-            f"{shift.target}; run matfm data audit --evaluate {shift.target}"
-        )
+    pretraining.refuse_family(shift.target_label, shift.target)
     return None, pretraining.external_labels()
 
 
 def _folders(case: Case, backbone: str, arguments: argparse.Namespace) -> tuple[Path, Path]:
     """Of the run, and of the source-only run that its control is copied from."""
-    told = [Path(backbone).name, f"{arguments.rows}", f"{arguments.epochs:g}", *arguments.set]
+    told = [
+        Path(backbone).name,
+        str(weights_of(backbone)),
+        f"{arguments.rows}",
+        f"{arguments.epochs:g}",
+        *arguments.set,
+    ]
     base = Path(arguments.work) / "runs" / slug("-".join(told)) / case.shift / f"seed{case.seed}"
     return base / f"{case.method}-{'all' if case.labels is None else case.labels}", base / "none-0"
 

@@ -17,12 +17,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.generation_tables import generator_options, over_seeds, recorded, table
+from benchmarks.generation_tables import (
+    Measured,
+    generated,
+    generator_options,
+    named,
+    over_seeds,
+    recorded,
+    table,
+)  # fmt: skip
+from benchmarks.weights import weights_of
 from matfm.models.matgpt_config import MatGPTConfig
-from matfm.tasks import generate
 from matfm.tasks.generation.conditions import Condition, Conditions, predicted_column
 from matfm.tasks.predict import load_members, targets_of
-from matfm.tasks.tables import read_table
 
 RESULTS = Path(__file__).parent / "results" / "conditions.jsonl"
 SHOWN = ["as_asked", "ratio:as_asked_unconditional", "training_share", "valid", "unique"]
@@ -30,17 +37,9 @@ SHOWN = ["as_asked", "ratio:as_asked_unconditional", "training_share", "valid", 
 
 def samples(arguments: argparse.Namespace, seed: int, condition: str) -> dict[str, list[str]]:
     """Columns of generated rows with their predictions; an empty condition asks for nothing."""
-    kind = condition.replace("=", "-") or "free"
-    out = Path(arguments.work) / f"{Path(arguments.model).name}-{kind}-{arguments.n}-{seed}.parquet"
-    if not out.is_file():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        config = generate.GenerateConfig(
-            arguments.model, arguments.n, str(out), seed=seed, condition=(condition,) if condition else (),
-            predict=arguments.predict, temperature=arguments.temperature, batch_size=arguments.batch_size,
-            device=arguments.device,
-        )  # fmt: skip
-        generate.run(config, resume=Path(f"{out}.parts").exists())
-    return read_table(str(out)).columns
+    judge = f"by {Path(arguments.predict).name} {weights_of(arguments.predict)}"
+    asked = (condition,) if condition else ()
+    return generated(arguments, seed, f"{condition or 'free'} {judge}", condition=asked, predict=arguments.predict)
 
 
 def measured(columns: dict[str, list[str]], asked: Condition, column: str, factor: float) -> dict[str, float]:
@@ -55,25 +54,25 @@ def measured(columns: dict[str, list[str]], asked: Condition, column: str, facto
     }
 
 
-def study(arguments: argparse.Namespace, condition: str) -> list[str]:
-    """One condition, with and without; the names of both in the records."""
+def study(arguments: argparse.Namespace, condition: str) -> list[Measured]:
+    """One condition, with and without; what the records call both."""
     saved = MatGPTConfig.from_pretrained(arguments.model).conditions
     (asked,) = Conditions.read((condition,), saved, arguments.model, 0).asked
     found = predicted_column(asked, targets_of(load_members(arguments.predict)[0]))
     if found is None:
         raise SystemExit(f"{arguments.predict} does not predict {asked.bins.name}")
-    name, judge = Path(arguments.model).name, Path(arguments.predict).name
-    unasked = f"{name}, {condition} by {judge}, not asked for"
-    models = {unasked: "", f"{name}, {condition} by {judge}": condition}
+    judged = f", {condition} by {Path(arguments.predict).name}"
+    unasked = named(arguments, f"{judged}, not asked for")
+    models = {unasked: "", named(arguments, judged): condition}
     common = {"benchmark": "composition_generation", "task": "conditional"}
 
     def measure(given: str, seed: int) -> dict[str, float]:
         metrics = measured(samples(arguments, seed, given), asked, *found)
-        free = recorded(arguments.results, unasked, seed, arguments.n, "as_asked") if given else None
+        free = recorded(arguments.results, unasked, seed, "as_asked") if given else None
         return metrics | ({"ratio:as_asked_unconditional": metrics["as_asked"] / free} if free else {})
 
     for model, given in models.items():
-        over_seeds(arguments, model, partial(measure, given), arguments.n, **common)
+        over_seeds(arguments, model, partial(measure, given), **common)
     return list(models)
 
 
@@ -86,7 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     models = [model for condition in arguments.condition for model in study(arguments, condition)]
-    print(table(arguments.results, None, SHOWN, models, arguments.n))
+    print(table(arguments.results, None, SHOWN, models))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.generation_tables import generator_options, over_seeds, recorded, table
+from benchmarks.generation_tables import (
+    Measured,
+    generated,
+    generator_options,
+    named,
+    over_seeds,
+    recorded,
+    table,
+)  # fmt: skip
 from matfm.chem.composition_metrics import composition_profile, distribution_distances, random_compositions, recovery
 from matfm.chem.composition_schemes import SCHEMES
 from matfm.chem.composition_tokenizer import CompositionTokenizer
@@ -26,14 +34,13 @@ from matfm.chem.validity import ValidityCounter, validity_check
 from matfm.core.bundled import bundled_or_same
 from matfm.core.config import from_mapping
 from matfm.models.matgpt_config import MatGPTConfig
-from matfm.tasks import generate
 from matfm.tasks.pretraining.config import PretrainConfig
 from matfm.tasks.pretraining.data import load_corpus
-from matfm.tasks.tables import read_table
 
 HERE = Path(__file__).parent
 RESULTS, PUBLISHED = HERE / "results" / "compositions.jsonl", HERE / "published.csv"
 RANDOM = "random formulas"
+CONSTRAINED = ", constrained to neutral"
 SHOWN = (
     "charge_neutral electronegativity_balanced charge_neutral_no_alloys electronegativity_balanced_no_alloys unique "
     "novelty recovery distance_elements distance_stoichiometries ratio:random_charge_neutral"
@@ -87,16 +94,7 @@ def measured(texts: list[str], corpus: Corpus) -> dict[str, float]:
 
 def samples(arguments: argparse.Namespace, seed: int, constrained: bool) -> list[str]:
     """Generated formulas; empty for samples that were cut off."""
-    kind = "neutral" if constrained else "free"
-    out = Path(arguments.work) / f"{Path(arguments.model).name}-{kind}-{arguments.n}-{seed}.parquet"
-    if not out.is_file():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        config = generate.GenerateConfig(
-            arguments.model, arguments.n, str(out), seed=seed, charge_neutral=constrained,
-            temperature=arguments.temperature, batch_size=arguments.batch_size, device=arguments.device,
-        )  # fmt: skip
-        generate.run(config, resume=Path(f"{out}.parts").exists())
-    columns = read_table(str(out)).columns
+    columns = generated(arguments, seed, "neutral" if constrained else "free", charge_neutral=constrained)
     return [text if valid == "true" else "" for text, valid in zip(columns["formula"], columns["valid"], strict=True)]
 
 
@@ -107,23 +105,22 @@ def main() -> None:
     arguments = parser.parse_args()
 
     corpus = Corpus(arguments.model, Path(arguments.work))
-    name = Path(arguments.model).name
-    free, constrained = name, f"{name}, constrained to neutral"
+    drawn, free, constrained = Measured(RANDOM, arguments.n), named(arguments), named(arguments, CONSTRAINED)
 
-    def measure(model: str, seed: int) -> dict[str, float]:
-        if model == RANDOM:
+    def measure(model: Measured, seed: int) -> dict[str, float]:
+        if model == drawn:
             return measured(random_compositions(corpus.profile, arguments.n, np.random.default_rng(seed)), corpus)
         metrics = measured(samples(arguments, seed, model == constrained), corpus)
-        rate = recorded(arguments.results, RANDOM, seed, arguments.n, "charge_neutral_no_alloys")
+        rate = recorded(arguments.results, drawn, seed, "charge_neutral_no_alloys")
         if rate:
             metrics["ratio:random_charge_neutral"] = metrics["charge_neutral_no_alloys"] / rate
         return metrics
 
     common = {"benchmark": "composition_generation", "task": "distribution_learning"}
-    for model in (RANDOM, free, constrained):
-        over_seeds(arguments, model, partial(measure, model), arguments.n, **common)
+    for model in (drawn, free, constrained):
+        over_seeds(arguments, model, partial(measure, model), **common)
     print(f"held out: {len(corpus.held_out):,} of {len(corpus.held_out) + len(corpus.train):,} compositions")
-    print(table(arguments.results, PUBLISHED, SHOWN.split(), [RANDOM, free, constrained], arguments.n))
+    print(table(arguments.results, PUBLISHED, SHOWN.split(), [drawn, free, constrained]))
 
 
 if __name__ == "__main__":

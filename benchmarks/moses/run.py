@@ -16,12 +16,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.generation_tables import generator_options, over_seeds, table
+from benchmarks.generation_tables import Measured, generated, generator_options, named, over_seeds, table
 from matfm.models.chemnet import ChemNet
-from matfm.tasks import generate
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.moses import PARTS, MosesFiles, Reference, moses_metrics
-from matfm.tasks.tables import read_table
 
 HERE = Path(__file__).parent
 RESULTS, PUBLISHED = HERE / "results" / "moses.jsonl", HERE / "published.csv"
@@ -69,15 +67,7 @@ class Suite:
 
 def samples(arguments: argparse.Namespace, seed: int) -> list[str]:
     """Generated SMILES; empty where a SELFIES is not valid."""
-    out = Path(arguments.work) / f"{Path(arguments.model).name}-T{arguments.temperature}-{arguments.n}-{seed}.parquet"
-    if not out.is_file():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        config = generate.GenerateConfig(
-            arguments.model, arguments.n, str(out), seed=seed, temperature=arguments.temperature,
-            batch_size=arguments.batch_size, device=arguments.device,
-        )  # fmt: skip
-        generate.run(config, resume=Path(f"{out}.parts").exists())
-    columns = read_table(str(out)).columns
+    columns = generated(arguments, seed)
     written = columns.get("smiles", columns["canonical"])
     # A sample that was cut off before its end is not valid, whatever its beginning is.
     return [text if valid == "true" else "" for text, valid in zip(written, columns["valid"], strict=True)]
@@ -95,20 +85,19 @@ def main() -> None:
         parser.error("give --model, or --training-set")
 
     suite = Suite(arguments)
-    temperature = "" if arguments.temperature == 1 else f" T = {arguments.temperature}"
-    n = arguments.training_set or arguments.n
-    model = "training set (sample)" if arguments.training_set else f"{Path(arguments.model).name}{temperature}"
+    n = arguments.training_set
+    measured = Measured("training set (sample)", n) if n else named(arguments)
 
     def measure(seed: int) -> dict[str, float]:
-        if not arguments.training_set:
+        if not n:
             return suite(samples(arguments, seed))
         chosen = np.random.default_rng(seed).choice(len(suite.train), n, replace=False)
         metrics = suite([suite.train[row] for row in chosen.tolist()])
         del metrics["novelty"]
         return metrics
 
-    over_seeds(arguments, model, measure, n, benchmark="moses", task="distribution_learning")
-    print(table(arguments.results, PUBLISHED, SHOWN.split(), [model], n))
+    over_seeds(arguments, measured, measure, benchmark="moses", task="distribution_learning")
+    print(table(arguments.results, PUBLISHED, SHOWN.split(), [measured]))
 
 
 if __name__ == "__main__":

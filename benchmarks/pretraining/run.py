@@ -27,6 +27,7 @@ from benchmarks.pretraining.twin import random_twin
 from benchmarks.results import append, load, matching, record
 from benchmarks.scored import slug, timed
 from benchmarks.tuned import Predictions, Tuning, fine_tuned
+from benchmarks.weights import weights_of
 from matfm.errors import MatfmError
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.kinds import backbone_kind
@@ -60,7 +61,7 @@ def run_task(task: Task, arguments: argparse.Namespace) -> None:
     pretraining = Pretraining(arguments.backbone)
     pretraining.require_scorable(task.known)
     seen_R = pretraining.seen_rows(task.known, task.kind)
-    path = RESULTS / f"{task.name}.jsonl"
+    path, weights = RESULTS / f"{task.name}.jsonl", weights_of(arguments.backbone)
     for split, column in task.splits.items():
         test_R = task.known.test_rows(column)
         for key in arguments.models.split(","):
@@ -68,7 +69,7 @@ def run_task(task: Task, arguments: argparse.Namespace) -> None:
                 if key.startswith("frozen") and seed:
                     continue  # nothing is random
                 name = model_name(key, arguments)
-                if matching(load(path), split=split, model=name, seed=seed):
+                if matching(load(path), split=split, model=name, seed=seed, weights=weights):
                     continue
                 predicted = predictions(key, name, task, split, seed, arguments)
                 random = key == "scratch"
@@ -78,6 +79,7 @@ def run_task(task: Task, arguments: argparse.Namespace) -> None:
                     model=name, metric=task.metric, unit=task.known.unit, value=task.score(split, predicted.value_T),
                     n=int(test_R.sum()), seconds=predicted.seconds, contaminated_share=share,
                     external_labels=None if random else pretraining.external_labels(), backbone=arguments.backbone,
+                    weights=weights,
                 )  # fmt: skip
                 append(path, entry)
                 told = f"{entry['value']:.4f} {entry['unit']}  {predicted.seconds} s"
@@ -98,11 +100,12 @@ def model_name(key: str, arguments: argparse.Namespace) -> str:
 
 def predictions(key: str, name: str, task: Task, split: int, seed: int, arguments: argparse.Namespace) -> Predictions:
     """Of the test rows."""
-    work, column = Path(arguments.work), task.splits[split]
+    column = task.splits[split]
+    work = Path(arguments.work) / f"{slug(Path(arguments.backbone).name)}-{weights_of(arguments.backbone)}"
     if key in ("pretrained", "scratch"):
         backbone = arguments.backbone
         if key == "scratch":
-            backbone = str(random_twin(backbone, work / "twins" / f"{slug(Path(backbone).name)}-{seed}", seed))
+            backbone = str(random_twin(backbone, work / "twins" / f"{seed}", seed))
         tuning = Tuning(backbone, (f"fit.epochs={arguments.epochs}", *arguments.set), arguments.device)
         return fine_tuned(task.known, column, tuning, seed, work / task.name / f"{slug(name)}-seed{seed}-split{split}")
     test_R = task.known.test_rows(column)

@@ -33,6 +33,7 @@ from benchmarks.prompts.summary import ATTENTION, RATES, best_rate, summarise
 from benchmarks.results import Record, append, load, matching, record
 from benchmarks.scored import class_scores, regression_errors, slug, timed
 from benchmarks.tuned import Predictions, Tuning, fine_tuned
+from benchmarks.weights import weights_of
 from matfm.core.bundled import MODEL_FILE, resolve_weights
 from matfm.errors import MatfmError
 from matfm.models.backbones import load_encoder
@@ -99,14 +100,14 @@ class Prompts:
         rows = dict(pair.split("=") for pair in self.arguments.rows.split(",") if pair)
         tuning = bool(self.arguments.learning_rates)
         own = fold_table(known, fold, int(rows.get(task, 0)), tuning, self.work)
-        for method in self.methods(task):
+        for method in self.methods(task, fold):
             for seed in _numbers(self.arguments.seeds) if method.is_trained else [0]:
                 if self.arguments.pictures:
                     self.picture(task, own, fold, method, seed)
                 else:
                     self.score(task, own, fold, method, seed, tuning)
 
-    def methods(self, task: str) -> list[Method]:
+    def methods(self, task: str, fold: int) -> list[Method]:
         """With every length and learning rate that is asked for."""
         further, found = tuple(self.arguments.set), []
         for key in chosen(self.arguments.methods, METHODS):
@@ -114,24 +115,35 @@ class Prompts:
             lengths = _numbers(self.arguments.lengths) if plain.has_length else [plain.length]
             for method in (replace(plain, length=length) for length in lengths):
                 if not self.arguments.learning_rates:
-                    found.append(replace(method, rate=self.rate(task, method)))
+                    found.append(replace(method, rate=self.rate(task, fold, method)))
                 elif method.is_trained:
                     found += [replace(method, rate=float(r)) for r in self.arguments.learning_rates.split(",")]
         return found
 
-    def rate(self, task: str, method: Method) -> float | None:
+    def rate(self, task: str, fold: int, method: Method) -> float | None:
         """The best of the rates that were compared; the strategy's own where none was."""
-        return best_rate(load(RESULTS / RATES), task, method) if self.arguments.rates == "tuned" else None
+        if self.arguments.rates == "own":
+            return None
+        rates = matching(load(RESULTS / RATES), weights=weights_of(self.arguments.backbone), fold=fold)
+        return best_rate(rates, task, method)
 
     def folder(self, task: str, own: Fold, fold: int, method: Method, seed: int) -> Path:
         """Run directory."""
         table = slug(Path(own.known.path).stem)
-        return self.work / "runs" / task / table / f"{slug(method.name)}-seed{seed}-fold{fold}"
+        return (
+            self.work
+            / "runs"
+            / str(weights_of(self.arguments.backbone))
+            / task
+            / table
+            / f"{slug(method.name)}-seed{seed}-fold{fold}"
+        )
 
     def score(self, task: str, own: Fold, fold: int, method: Method, seed: int, tuning: bool) -> None:
         """Add the records that are missing."""
         path = RESULTS / (RATES if tuning else f"{task}.jsonl")
         told = {"task": task, "model": method.name, "seed": seed, "fold": fold, "train_rows": own.train_rows}
+        told["weights"] = weights_of(self.arguments.backbone) if method.key != DUMMY else None
         if matching(load(path), split=TUNING if tuning else fold, **told):
             return
         predicted = self.predictions(task, own, fold, method, seed)

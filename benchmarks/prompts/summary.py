@@ -70,7 +70,7 @@ def compared(own: Sequence[Record], entries: Sequence[Record]) -> dict[str, obje
 
     `below_probe`: mean over seeds of how much worse the probe is, with a 95 % interval (Student's t of the paired
     differences); `to_full`: how much worse than full fine-tuning, as a share of the latter's error (of an area under
-    the curve, as a share of that); `kept`: of full's improvement over the dummy.
+    the curve: what it lacks to 1); `kept`: of full's improvement over the dummy.
     """
     first = own[0]
     same = matching(entries, task=first["task"], train_rows=first["train_rows"], metric=first["metric"])
@@ -89,7 +89,8 @@ def compared(own: Sequence[Record], entries: Sequence[Record]) -> dict[str, obje
     )
     if full:
         best = float(np.mean(full))
-        found["to_full"] = (mean - best) / abs(best)
+        error = best if first["metric"] == "mae" else 1 + best
+        found["to_full"] = (mean - best) / error if error else None
         if dummy and np.mean(dummy) != best:
             found["kept"] = (float(np.mean(dummy)) - mean) / (float(np.mean(dummy)) - best)
     return found

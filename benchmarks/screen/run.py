@@ -7,6 +7,7 @@ Resumable: stages whose records are in the results file are not run again. A sma
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.matbench.run import built
-from benchmarks.results import append, load, record
+from benchmarks.labelled import built
+from benchmarks.results import append, load, matching, record
 from benchmarks.screen.commands import Measured, kill_after, measure
 from benchmarks.screen.libraries import first_rows, labelled_rows, write_library
 from benchmarks.screen.peers import crabnet_seconds, forest_seconds, matminer_seconds
+from benchmarks.weights import weights_of
 from matfm.core.files import sha256_of
 from matfm.tasks.tables import read_table
 
@@ -64,15 +66,22 @@ class Bench:
         rows = "".join(f"{formula},{value}\n" for formula, value in labelled)
         self.support.write_text(f"formula,{self.label}\n{rows}", "utf-8")
 
+    def decides(self, stage: str) -> dict[str, Any]:
+        """What records of a stage are about."""
+        arguments = self.arguments
+        sizes = {"n": arguments.rows, "few": arguments.few, "peer_rows": arguments.peer_rows}
+        cores = len(os.sched_getaffinity(0))
+        return {
+            "benchmark": "screen", "task": stage, "split": "run", **sizes, "cores": cores, "weights": weights_of(MODEL),
+        }  # fmt: skip
+
     def has(self, stage: str) -> bool:
-        """Whether a stage of this number of rows is done."""
-        return any(
-            entry["task"] == stage and entry["n"] == self.arguments.rows for entry in load(self.arguments.results)
-        )
+        """Whether a stage is done."""
+        return bool(matching(load(self.arguments.results), **self.decides(stage)))
 
     def note(self, stage: str, *values: dict[str, Any]) -> None:
         """Append the records of a stage, all at once."""
-        common = {"benchmark": "screen", "task": stage, "split": "run", "model": MODEL, "n": self.arguments.rows}
+        common = {**self.decides(stage), "model": MODEL}
         append(self.arguments.results, *(record("cpu", 0, **{**common, **value}) for value in values))
         for value in values:
             print(

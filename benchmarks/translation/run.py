@@ -19,10 +19,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.results import append, load, record
+from benchmarks.weights import weights_of
 from matfm.chem.selfies import smiles_to_selfies
 from matfm.chem.smiles import parse_smiles
-from matfm.core.bundled import MODEL_FILE, resolve_weights
-from matfm.core.files import sha256_of
 from matfm.errors import MatfmError
 from matfm.tasks import data
 from matfm.tasks.tables import read_table
@@ -78,6 +77,7 @@ def evaluate(to: str, smiles: list[str], arguments: argparse.Namespace) -> None:
     name = arguments.name or Path(arguments.model).name
     model = name if arguments.beams == 1 else f"{name}, {arguments.beams} beams"
     known = {"task": DIRECTIONS[to], "model": model, "split": arguments.seed, "n": len(smiles)}
+    known |= {"weights": weights_of(arguments.model), "table": arguments.table and Path(arguments.table).name}
     if any(known.items() <= entry.items() for entry in load(arguments.results)):
         return
     selfies = [smiles_to_selfies(text) for text in smiles]
@@ -101,8 +101,9 @@ def evaluate(to: str, smiles: list[str], arguments: argparse.Namespace) -> None:
 
 def translated(to: str, cells: list[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Translations of all cells; those of an earlier, interrupted call are read."""
-    weights = sha256_of(Path(resolve_weights(arguments.model)) / MODEL_FILE)
-    key = hashlib.sha256("\n".join([weights, to, str(arguments.beams), *cells]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        "\n".join([str(weights_of(arguments.model)), to, str(arguments.beams), *cells]).encode()
+    ).hexdigest()[:16]
     path = Path(arguments.work) / f"{to}-{key}.jsonl"
     done = load(path)
     translator = load_translator(arguments.model, to, beams=arguments.beams, device=arguments.device)

@@ -20,6 +20,7 @@ from benchmarks.results import MEAN, append, load, matching, mean_record, record
 from benchmarks.scored import slug
 from benchmarks.tables import digits, markdown
 from benchmarks.tuned import Tuning, fine_tuned
+from benchmarks.weights import weights_of
 from matfm.core.files import write_text
 from matfm.errors import MatfmError
 from matfm.tasks.devices import resolve_device
@@ -67,9 +68,10 @@ def score(name: str, known: LabelledTable, split: int, column: str, arguments: a
     said = f" [{', '.join(arguments.set)}]" if arguments.set else ""
     model = f"{Path(arguments.backbone).name} ×{arguments.models}, CV+{said}"
     path = RESULTS / f"{name}.jsonl"
-    if matching(load(path), split=split, model=model, seed=arguments.seed):
+    weights = weights_of(arguments.backbone)
+    if matching(load(path), split=split, model=model, seed=arguments.seed, weights=weights):
         return
-    out = Path(arguments.work) / name / f"{slug(model)}-seed{arguments.seed}-split{split}"
+    out = Path(arguments.work) / name / f"{slug(model)}-{weights}-seed{arguments.seed}-split{split}"
     tuning = Tuning(
         arguments.backbone,
         (f"cross_conformal={arguments.models}", "valid_share=0.0", *arguments.set),
@@ -84,7 +86,7 @@ def score(name: str, known: LabelledTable, split: int, column: str, arguments: a
             resolve_device(arguments.device).type, arguments.seed, benchmark="uncertainty", task=name, split=split,
             model=model, metric=metric, unit=known.unit if metric in WITH_UNIT else "", value=float(scores[key]),
             n=int(test_R.sum()), seconds=predicted.seconds, external_labels=pretraining.external_labels(),
-            contaminated_share=None if seen_R is None else round(float(seen_R[test_R].mean()), 4),
+            weights=weights, contaminated_share=None if seen_R is None else round(float(seen_R[test_R].mean()), 4),
         )
         for metric, key in METRICS.items()
         if key in scores
