@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.labelled import LabelledTable
 from matfm.chem.units import property_named
 from matfm.errors import MatfmError
-from matfm.tasks.audit import read_audit, require_scorable
+from matfm.tasks.audit import external_labels, read_audit, require_scorable
 from matfm.tasks.kinds import SCRATCH
 from matfm.tasks.labelled_sets import SetLoader
 
@@ -49,9 +49,7 @@ class Pretraining:
 
     def external_labels(self) -> str | None:
         """The labels that pretraining used beside those of the evaluation set; None if there were none."""
-        sets = [] if self.audit is None else self.audit["pretrain"]
-        said = [f"{one['name']} ({', '.join(one['labels'])})" for one in sets if one["labels"]]
-        return "; ".join(said) or None
+        return None if self.audit is None else external_labels(self.audit)
 
     def seen_rows(self, known: LabelledTable, kind: str) -> np.ndarray | None:
         """Rows whose composition or molecule occurs in pretraining, bool of shape (R,); None for random weights.

@@ -13,6 +13,9 @@ from matfm.cli.options import (
     DeviceOption,
     Epochs,
     Input,
+    Kind,
+    OnBad,
+    OnBadOption,
     Out,
     Resume,
     Seed,
@@ -32,15 +35,21 @@ def compare(
     strategies: Annotated[
         str | None,
         typer.Option(
-            "--strategies", help="Names separated by commas [default: all].", autocompletion=completion.strategies
+            "--strategies",
+            help="Names separated by commas [default: all that the backbone can be trained with].",
+            autocompletion=completion.strategies,
         ),
     ] = None,
     task: TaskOption = Task.regression,
     backbone: Backbone = "matbert-small",
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="What the input column holds [default: what the backbone reads].")
+    ] = None,
     split: Split = "random",
     epochs: Epochs = None,
     seed: Seed = 0,
     device: DeviceOption = Device.auto,
+    on_bad: OnBadOption = OnBad.skip,
     settings: Settings = [],  # noqa: B006 (Typer copies)
     resume: Resume = False,
 ) -> None:
@@ -58,6 +67,8 @@ def compare(
         "split": split,
         "seed": seed,
         "device": device.value,
+        "on_bad": on_bad.value,
+        "kind": None if kind is None else kind.value,
         "fit": fit,
     }
     values: dict[str, Any] = {"finetune": apply_overrides(tuning, settings)}

@@ -270,6 +270,12 @@ def require_scorable(weights: str, benchmark: str, label: str | None = None) -> 
     return verdict
 
 
+def external_labels(audit: dict[str, Any]) -> str | None:
+    """The labels that pretraining used, set by set, as an audit says; None if there were none."""
+    said = [f"{one['name']} ({', '.join(one['labels'])})" for one in audit["pretrain"] if one["labels"]]
+    return "; ".join(said) or None
+
+
 def read_audit(weights: str) -> dict[str, Any]:
     """The audit beside the card of weights (bundled name or folder).
 

@@ -22,11 +22,15 @@ from matfm.core.locks import alone_in_folder
 from matfm.core.process import refuse_several
 from matfm.core.run_directory import RunDirectory
 from matfm.errors import MatfmError, RunError
-from matfm.models.strategies import STRATEGIES
+from matfm.models.backbones import load_encoder
+from matfm.models.deltas import add_delta, deltas_of
+from matfm.models.strategies import DELTA, STRATEGIES
 from matfm.tasks import cards, finetune, labelled_rows, plots
 from matfm.tasks.finetune import FinetuneConfig
 from matfm.tasks.fit_config import optimizer_of
+from matfm.tasks.kinds import SCRATCH, backbone_encoder
 from matfm.tasks.predictor import check_backbone
+from matfm.tasks.prompting.inputs import read_for
 from matfm.tasks.tables import read_table
 
 MEASURED = "measured.json"
@@ -41,14 +45,14 @@ class CompareStrategiesConfig:
     finetune: FinetuneConfig
     """Table, split and training, for all strategies alike; its strategy is not used, and where it has no optimizer of
     its own each strategy gets the one that suits it."""
-    strategies: tuple[str, ...] = STRATEGIES
-    """Which ones, in this order."""
+    strategies: tuple[str, ...] | None = None
+    """Which ones, in this order; all that the backbone can be trained with if None."""
 
     def __post_init__(self) -> None:
-        for name in self.strategies:
+        for name in self.strategies or ():
             if name not in STRATEGIES:
                 raise MatfmError(f"--strategies names {name!r}; choose from {', '.join(STRATEGIES)}")
-        if not self.strategies or len(set(self.strategies)) < len(self.strategies):
+        if self.strategies is not None and len(set(self.strategies)) < max(len(self.strategies), 1):
             raise MatfmError(f"--strategies is {','.join(self.strategies)!r}; name each strategy once")
         if len(self.finetune.targets) != 1:
             raise MatfmError("compare-strategies takes one target column; compare once for each")
@@ -86,20 +90,19 @@ def run(config: CompareStrategiesConfig, out: Path, resume: bool = False) -> dic
         RunError: a strategy failed; those that are done are kept for `resume`.
     """
     refuse_several("matfm compare-strategies")
-    for strategy in config.strategies:
-        check_backbone(config.of(strategy).fit)
+    chosen, left_out = _suitable(config)
     labelled = labelled_rows.load_rows(config.finetune, read_table(config.finetune.table))
     directory = RunDirectory.open(out, to_mapping(config), resume)
     if (finished := directory.finished_summary()) is not None:
         return finished
-    rows = [_measured(config.of(strategy), out / strategy) for strategy in config.strategies]
+    rows = [_measured(config.of(strategy), out / strategy) for strategy in chosen]
     dummy = _dummy(labelled)
     table = [{**asdict(row), **_gains(row, rows, dummy)} for row in rows]
     known = labelled.targets.properties[0]
     metric = "balanced accuracy" if labelled.targets.classes else f"mae ({known.unit})" if known.unit else "mae"
     _write_table(out, table)
     title = f"{known.name}, {metric}"
-    write_text(out / "comparison.md", _markdown(config, table, dummy, title))
+    write_text(out / "comparison.md", _markdown(config, table, dummy, title, left_out))
     plots.draw_strategies(out, table, dummy, title)
     summary = {
         "task": "compare-strategies",
@@ -107,6 +110,7 @@ def run(config: CompareStrategiesConfig, out: Path, resume: bool = False) -> dic
         "metric": metric,
         "dummy": dummy,
         "strategies": table,
+        "left_out": left_out,
         "backbone": config.finetune.backbone,
         "split": config.finetune.split,
         "seed": config.finetune.seed,
@@ -114,6 +118,34 @@ def run(config: CompareStrategiesConfig, out: Path, resume: bool = False) -> dic
     }
     directory.finish(summary)
     return directory.summary()
+
+
+def _suitable(config: CompareStrategiesConfig) -> tuple[list[str], dict[str, str]]:
+    """Strategies to compare, and why the others of all cannot be trained; one that is asked for must be."""
+    chosen, left_out = [], {}
+    for strategy in config.strategies or STRATEGIES:
+        try:
+            _rehearse(config.of(strategy))
+        except MatfmError as error:
+            if config.strategies is not None or strategy == "full":
+                raise
+            left_out[strategy] = str(error)
+        else:
+            chosen.append(strategy)
+    return chosen, left_out
+
+
+def _rehearse(config: FinetuneConfig) -> None:
+    """Raise MatfmError unless the backbone can be trained with the strategy."""
+    fit, spec = config.fit, config.fit.delta()
+    check_backbone(fit)
+    if spec is None:
+        return
+    read_for(backbone_encoder(fit.backbone, config.kind), spec, config.targets)
+    if not fit.backbone.startswith(SCRATCH):
+        encoder = load_encoder(fit.backbone, config.kind)
+        if not deltas_of(encoder):
+            add_delta(encoder, DELTA, spec, "random")
 
 
 def _measured(config: FinetuneConfig, folder: Path) -> Measured:
@@ -196,7 +228,13 @@ def _write_table(out: Path, table: list[dict[str, Any]]) -> None:
     write_text(out / "comparison.csv", text.getvalue())
 
 
-def _markdown(config: CompareStrategiesConfig, table: list[dict[str, Any]], dummy: dict[str, float], title: str) -> str:
+def _markdown(
+    config: CompareStrategiesConfig,
+    table: list[dict[str, Any]],
+    dummy: dict[str, float],
+    title: str,
+    left_out: dict[str, str],
+) -> str:
     tuning = config.finetune
     lines = [
         f"# Strategies: {title}",
@@ -226,6 +264,8 @@ def _markdown(config: CompareStrategiesConfig, table: list[dict[str, Any]], dumm
             "say what the choice is worth."
         ),
         "",
+        *(f"Left out: `{strategy}`. {reason[:1].upper()}{reason[1:]}." for strategy, reason in left_out.items()),
+        *([""] if left_out else []),
     ]
     return "\n".join(lines)
 

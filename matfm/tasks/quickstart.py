@@ -10,6 +10,7 @@ import numpy as np
 
 from matfm.core.files import write_json
 from matfm.tasks import data, finetune
+from matfm.tasks.audit import external_labels, read_audit
 from matfm.tasks.recipes.recipe import load_recipe
 from matfm.tasks.tables import read_table
 
@@ -56,7 +57,7 @@ def run(config: QuickstartConfig, resume: bool = False) -> dict[str, Any]:
         "dummy_mae_this_fold": _dummy_error(str(table)),
         "published_mae_mean_of_5_folds": {entry.model: entry.mae for entry in recipe.published},
         "backbone": summary["backbone"],
-        "external_labels": "OQMD (computed properties, in pretraining)",
+        "external_labels": external_labels(read_audit(summary["backbone"])),
         "seconds_training": summary["seconds"],
         "run": str(run_folder),
         "picture": str(run_folder / "parity.png"),

@@ -69,6 +69,7 @@ def test_defaults_follow_the_kind_and_the_family():
 REFUSED = [
     ({"data": {}}, "data.recipe, data.table and data.tokens: give exactly one of them, not 0"),
     ({"data": {"table": "t", "tokens": "x"}}, "not 2"),
+    ({"data": {"table": "t", "on_bad": "ask"}}, "data.on_bad is 'ask'; choose one of skip, stop"),
     ({"data": {"table": "t", "kind": "inchi"}}, "data.kind is 'inchi'; choose one of composition, smiles, selfies"),
     ({"data": {"table": "t", "descriptors": "rdkit"}}, "data.descriptors is for molecules"),
     ({"data": molecules(scheme="count")}, "data.scheme is for compositions"),

@@ -298,6 +298,9 @@ def test_rows_that_are_no_molecule_are_reported(tmp_path):
     rejects = (tmp_path / "run" / "rejects.csv").read_text()
     assert "C1CC" in rejects
     assert "'high' is not a number" in rejects
+    stopping = configuration(path, data={"table": str(path), "targets": ["y"], "on_bad": "stop"})
+    with pytest.raises(MatfmError, match=r"row 0, column 'smiles': .*on_bad = 'stop'"):
+        run(stopping, tmp_path / "stopped")
 
 
 @pytest.mark.parametrize("kind", ["smiles", "composition"])

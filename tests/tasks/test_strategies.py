@@ -197,6 +197,20 @@ def test_strategies_are_compared_on_one_split_and_the_comparison_is_resumed(back
     assert [(out / name / "model.safetensors").stat().st_mtime_ns for name in ("full", "prompt")] == times
 
 
+def test_strategies_that_a_backbone_has_not_are_left_out_unless_asked_for(tmp_path):
+    table = tmp_path / "m.csv"
+    table.write_text("smiles,y\n" + "".join(f"{'C' * n}O,{n}\n" for n in range(1, 9)))
+    fit = FitConfig(backbone="molbert-small", epochs=1)
+    tuning = finetune.FinetuneConfig(str(table), "smiles", ("y",), device="cpu", fit=fit)
+    config = compare_strategies.CompareStrategiesConfig(tuning)
+    chosen, left_out = compare_strategies._suitable(config)
+    assert [*chosen, "control"] == [name for name in STRATEGIES if name != "control"] + ["control"]
+    assert "choose prompt" in left_out["control"]
+    with pytest.raises(MatfmError, match="this backbone reads something else"):
+        compare_strategies.run(replace(config, strategies=("full", "control")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_wrong_comparisons_are_refused_before_anything_is_written(backbone, small_table, tmp_path):
     tuning = config_of(small_table, backbone, "full")
     for strategies, message in (

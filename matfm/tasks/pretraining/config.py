@@ -19,6 +19,7 @@ from matfm.tasks.pretraining.objectives import SpanObjective, check_objectives
 from matfm.tasks.pretraining.setting import Objective
 
 FAMILIES = ("matbert", "matgpt", "matt5")
+ON_BAD = ("skip", "stop")
 _INPUTS = {"composition": "formula", "smiles": "smiles", "selfies": "selfies"}
 
 
@@ -62,6 +63,8 @@ class CorpusConfig:
     """Processes that read molecules and compute their targets; 0 for one per core."""
     rows: int = 0
     """Rows of the table that are read, the first ones (which may be unlike the others: files are sorted); 0 for all."""
+    on_bad: str = "skip"
+    """Rows of a table that cannot be read, and cells that are no number: skip (they are listed), or stop."""
     more: tuple[CorpusConfig, ...] = ()
     """Further corpora of the objective `translation`, each a section like this one: compositions beside molecules."""
 
@@ -69,7 +72,7 @@ class CorpusConfig:
         given = [name for name in ("recipe", "table", "tokens") if getattr(self, name)]
         if len(given) != 1:
             raise MatfmError(f"data.recipe, data.table and data.tokens: give exactly one of them, not {len(given)}")
-        for name, choices in (("kind", KINDS), ("scheme", ("", *SCHEMES)), ("order", ORDERS)):
+        for name, choices in (("kind", KINDS), ("scheme", ("", *SCHEMES)), ("order", ORDERS), ("on_bad", ON_BAD)):
             if getattr(self, name) not in choices:
                 shown = ", ".join(filter(None, choices))
                 raise MatfmError(f"data.{name} is {getattr(self, name)!r}; choose one of {shown}")

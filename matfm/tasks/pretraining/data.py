@@ -122,6 +122,9 @@ def _table(config: PretrainConfig, out: Path, computed: str) -> Corpus:
     reasons = {**read.encoded.errors, **table.errors}
     rejects = [data.Reject(row, config.data.column, written[row], why) for row, why in sorted(reasons.items())]
     read.encoded.tokens.targets_RK, bad = _targets(table, read.encoded, config.data.targets, path)
+    if config.data.on_bad == "stop" and (rejects or bad):
+        first = min(rejects + bad, key=lambda reject: reject.row)
+        raise MatfmError(f"{path}, row {first.row}, column {first.column!r}: {first.reason} (data.on_bad = 'stop')")
     held_out_R = shares_of(read.key_R) < config.data.held_out
     if held_out_R.all() or not held_out_R.any():
         held_out = f"too few to hold out {config.data.held_out:.0%}"
