@@ -11,11 +11,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from matfm.chem.units import Property
+from matfm.chem.units import Property, property_named
 from matfm.core.config import from_mapping
 from matfm.core.temperature import at_temperature
 from matfm.errors import MatfmError
-from matfm.tasks.arrays import in_sections, read_inputs, read_targets, read_weights
+from matfm.tasks.arrays import in_sections, read_inputs, read_sides, read_weights
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.embed import load_embedder
 from matfm.tasks.encoding import RowEncoder
@@ -119,7 +119,14 @@ class _Predictor(BaseEstimator):  # type: ignore[misc]
         for name in self._fitted:
             setattr(self, name, fitted[name])
 
-    def _fit(self, X: Any, targets_RK: np.ndarray, targets: Targets, sample_weight: Any) -> Self:
+    def _fit(
+        self,
+        X: Any,
+        targets_RK: np.ndarray,
+        targets: Targets,
+        sample_weight: Any,
+        side_RK: np.ndarray | None = None,
+    ) -> Self:
         calibrating = Calibrating(self.ensemble, self.calibration_share, self.cross_conformal)
         encoder = backbone_encoder(self.backbone, self.kind)
         config = self._fit_config(encoder)
@@ -128,6 +135,8 @@ class _Predictor(BaseEstimator):  # type: ignore[misc]
         if len(examples) != len(targets_RK):
             raise MatfmError(f"there are {len(examples)} inputs but {len(targets_RK)} targets")
         examples.tokens.targets_RK = targets_RK.astype(np.float32)
+        if side_RK is not None and side_RK.any():
+            examples = replace(examples, side_SK=side_RK)
         if sample_weight is not None:
             examples = replace(examples, weight_S=read_weights(sample_weight, len(examples)))
         self.predictor_ = fit_predictor(
@@ -186,6 +195,9 @@ class PropertyRegressor(RegressorMixin, _Predictor):  # type: ignore[misc]
         fit_options: further options of `--set fit.…`, nested or with dots: `{"optimizer.learning_rate": 1e-3}`.
         loss: l1, l2, huber, gaussian or quantile.
         head: plain, two-part or auto.
+        properties: what the targets are, as `("band_gap",)`: predictions keep the physical bounds of properties that
+            the units table knows, and the saved model names its columns so; () for anonymous targets without bounds.
+        units: units of the targets, as `("meV",)`; () for those of the table.
     """
 
     _own = (*_Predictor._own, "loss", "head")
@@ -207,6 +219,8 @@ class PropertyRegressor(RegressorMixin, _Predictor):  # type: ignore[misc]
         fit_options: Mapping[str, Any] | None = None,
         loss: str = "l1",
         head: str = "plain",
+        properties: Sequence[str] = (),
+        units: Sequence[str] = (),
     ) -> None:
         super().__init__(
             backbone,
@@ -224,18 +238,35 @@ class PropertyRegressor(RegressorMixin, _Predictor):  # type: ignore[misc]
         )
         self.loss = loss
         self.head = head
+        self.properties = properties
+        self.units = units
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """`X`: inputs, (R,); `y`: targets, (R,) or (R, K), NaN where missing; `sample_weight`: (R,), positive.
 
-        Raises MatfmError at inputs or targets that cannot be read.
+        A censored target is a text, `"<5"` or `">10"`. Raises MatfmError at inputs or targets that cannot be read.
         """
-        targets = read_targets(y, type(self).__name__)
-        table = targets[:, None] if targets.ndim == 1 else targets
-        names = tuple(Property(f"target_{k}", "") for k in range(table.shape[1]))
-        self._fit(X, table, Targets(names), sample_weight)
+        targets, sides = read_sides(y, type(self).__name__)
+        table, side_RK = (values[:, None] if values.ndim == 1 else values for values in (targets, sides))
+        self._fit(X, table, Targets(self._known(table.shape[1])), sample_weight, side_RK)
         self.flat_ = targets.ndim == 1
         return self
+
+    def _known(self, count: int) -> tuple[Property, ...]:
+        """What the targets are."""
+        for name in ("properties", "units"):
+            given = getattr(self, name)
+            if isinstance(given, str) or len(given) not in (0, count):
+                raise MatfmError(f"{name} is {given!r}; give a list with one text for each of the {count} target(s)")
+        if not self.properties:
+            if self.units:
+                raise MatfmError("units needs properties, which the units are of")
+            return tuple(Property(f"target_{k}", "") for k in range(count))
+        if len(set(self.properties)) < count:
+            raise MatfmError(f"properties is {list(self.properties)}; every target needs a name of its own")
+        units = self.units or [""] * count
+        known = zip(self.properties, units, strict=True)
+        return tuple(replace(property_named(name, unit), name=name) for name, unit in known)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predictions in the unit of `y`, shaped like it; with `return_std` also their standard deviations.

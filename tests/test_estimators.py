@@ -52,6 +52,34 @@ def test_several_targets_with_missing_labels_and_cross_conformal_intervals():
     assert (low <= high).all()
 
 
+def test_named_targets_keep_their_bounds_and_units(tmp_path):
+    lowest = {"properties": ["band_gap"], "units": ["meV"]}
+    model = PropertyRegressor(**TINY, **lowest).fit(INPUTS, np.array(VALUES) - 50)
+    assert (model.predict(INPUTS) == 0).all()  # gaps are not negative
+    assert (PropertyRegressor(**TINY).fit(INPUTS, np.array(VALUES) - 50).predict(INPUTS) < 0).all()
+    model.save(tmp_path / "gaps")
+    known = PropertyRegressor.load(tmp_path / "gaps").predictor_.targets.properties
+    assert [(one.name, one.unit) for one in known] == [("band_gap", "meV")]
+    for wrong, message in (
+        ({"properties": "band_gap"}, "give a list with one text"),
+        ({"properties": ["a", "b"]}, "for each of the 1 target"),
+        ({"units": ["eV"]}, "units needs properties"),
+    ):
+        with pytest.raises(MatfmError, match=message):
+            PropertyRegressor(**TINY, **wrong).fit(INPUTS, VALUES)
+
+
+def test_censored_targets_are_bounds_and_need_a_loss_that_takes_them():
+    y = [f"<{value:.3f}" if row % 2 else value for row, value in enumerate(VALUES)]
+    model = PropertyRegressor(**TINY | {"epochs": 30}, loss="gaussian", random_state=0).fit(INPUTS, y)
+    exact = PropertyRegressor(**TINY | {"epochs": 30}, loss="gaussian", random_state=0).fit(INPUTS, VALUES)
+    assert model.predict(INPUTS).mean() < exact.predict(INPUTS).mean()
+    with pytest.raises(MatfmError, match="bounds like '<5'"):
+        PropertyRegressor(**TINY).fit(INPUTS, ["about 5", *VALUES[1:]])
+    with pytest.raises(MatfmError, match="censored labels, which the loss quantile cannot use"):
+        PropertyRegressor(**TINY, loss="quantile").fit(INPUTS, y)
+
+
 def test_saved_estimators_come_back_without_pickle_and_are_runs(regressor, classifier, tmp_path):
     regressor.save(tmp_path / "r")
     classifier.save(tmp_path / "c")

@@ -10,6 +10,7 @@ import numpy as np
 from matfm.errors import MatfmError
 from matfm.tasks.encoding import RowEncoder
 from matfm.tasks.examples import Examples
+from matfm.tasks.labels import parse_label
 
 # R rows, C conditions
 
@@ -72,6 +73,24 @@ def read_targets(y: Any, name: str) -> np.ndarray:
     if targets.ndim not in (1, 2) or np.isinf(targets).any():
         raise MatfmError("y must be finite numbers (NaN where missing), one or several for each input")
     return targets
+
+
+def read_sides(y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Targets as `read_targets`, and of censored ones, texts like `<5` and `>10`, the side: -1, +1, else 0.
+
+    Raises MatfmError for what is neither.
+    """
+    cells = np.asarray(y, dtype=object)
+    if y is None or cells.ndim not in (1, 2) or not any(isinstance(cell, str) for cell in cells.flat):
+        targets = read_targets(y, name)
+        return targets, np.zeros(targets.shape, np.int8)
+    try:
+        pairs = [parse_label(cell) if isinstance(cell, str) else (cell, 0) for cell in cells.flat]
+    except MatfmError as error:
+        raise MatfmError(f"y must be numbers, or bounds like '<5': {error}") from error
+    values, sides = zip(*pairs, strict=True)
+    targets = read_targets(np.array(values, dtype=object).reshape(cells.shape), name)
+    return targets, np.array(sides, np.int8).reshape(cells.shape)
 
 
 def read_weights(sample_weight: Any, rows: int) -> np.ndarray:
