@@ -8,6 +8,7 @@ import numpy as np
 
 from matfm.core.batching import EpochTokens, RaggedTokens
 from matfm.core.varied_tokens import VariedTokens
+from matfm.tasks.jittered_tokens import JitteredTokens
 
 # S sequences, R rows, K targets, C conditions
 
@@ -45,10 +46,10 @@ class Examples:
         written = RaggedTokens(tokens.ids_N, tokens.amounts_N, tokens.offsets, self.tokens.targets_RK[row_S])
         return Examples(written, forms=forms, **{name: values[row_S] for name, values in self._beside().items()})
 
-    def in_epochs(self, seed: int) -> EpochTokens:
-        """What every epoch of training sees: each row in one of its forms."""
+    def in_epochs(self, seed: int, jitter: float = 0.0) -> EpochTokens:
+        """What every epoch of training sees: each row in one of its forms, or with `jitter` in its amounts."""
         if self.forms is None:
-            return self.tokens
+            return JitteredTokens(self.tokens, jitter, seed) if jitter else self.tokens
         return VariedTokens(self.tokens, self.tokens.targets_RK[self.forms[:-1]], self.forms, seed)
 
     def exact_labels(self) -> np.ndarray:

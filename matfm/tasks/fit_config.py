@@ -52,6 +52,8 @@ class FitConfig(StrategyOptions, LoopOptions):
     """Written forms of a training molecule (the canonical one and random ones), one an epoch in turn; 0 is off."""
     predict_enumerations: int = 0
     """Written forms of a molecule that a prediction is the mean over; 0 reads the canonical one."""
+    jitter: float = 0.0
+    """Relative deviation of the amounts of a training formula, drawn anew every epoch; 0 is off."""
     dropout: float = 0.1
     """Dropout in the encoder and the head."""
     loss: str = "l1"
@@ -82,6 +84,8 @@ class FitConfig(StrategyOptions, LoopOptions):
         for name in ("tokens_per_batch", "length_pool", "enumerate", "predict_enumerations"):
             if getattr(self, name) < 0:
                 raise MatfmError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.jitter < 1:
+            raise MatfmError(f"jitter is {self.jitter}; it is a relative deviation in [0, 1)")
         if not 0 <= self.label_smoothing < 1:
             raise MatfmError(f"label_smoothing is {self.label_smoothing}; it is a share in [0, 1)")
         if self.epochs <= 0:
@@ -101,12 +105,14 @@ class FitConfig(StrategyOptions, LoopOptions):
         """With the defaults that depend on the kind of input and on the strategy filled in.
 
         Raises:
-            MatfmError: an option that is only for molecules.
+            MatfmError: an option that is only for molecules, or only for formulas.
         """
         strings = kind != "composition"
         for name in ("enumerate", "predict_enumerations"):
             if getattr(self, name) and not strings:
                 raise MatfmError(f"fit.{name} is {getattr(self, name)} and the input is {kind}; it is for molecules")
+        if self.jitter and strings:
+            raise MatfmError(f"fit.jitter is {self.jitter} and the input is {kind}; it is for formulas")
         return replace(
             self,
             tokens_per_batch=self.tokens_per_batch or (TOKENS_OF_STRINGS if strings else TOKENS_OF_FORMULAS),

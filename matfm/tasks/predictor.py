@@ -82,7 +82,7 @@ def train_predictor(
     torch.manual_seed(seed)
     model = new_predictor(config, targets, encoder, train) if start is None else load_predictor(start)
     share = choose_trained(model, config, targets, encoder, train, seed)
-    batches = EpochBatches(train.in_epochs(seed), config.tokens_per_batch, seed, config.length_pool)
+    batches = EpochBatches(train.in_epochs(seed, config.jitter), config.tokens_per_batch, seed, config.length_pool)
     steps = math.ceil(config.epochs * batches.batches_per_epoch / config.accumulate)
     evaluate = validation(valid, targets, device)
     assert config.optimizer is not None

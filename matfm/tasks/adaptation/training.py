@@ -122,7 +122,9 @@ def train_together(config: AdaptConfig, rows: DomainRows, out: Path, device: tor
     share = choose_trained(predictor, fit_config, rows.labelled.targets, rows.labelled.encoder, source, config.seed)
     model: Any = AlignedPropertyModel(predictor, config.alignment(), len(rows.joined.domains)) if aligns else predictor
     steps = math.ceil(fit_config.epochs * plan.batches_per_epoch / fit_config.accumulate)
-    batches = GroupedBatches(train.in_epochs(config.seed), plan.groups, config.seed, steps * fit_config.accumulate)
+    batches = GroupedBatches(
+        train.in_epochs(config.seed, fit_config.jitter), plan.groups, config.seed, steps * fit_config.accumulate
+    )
     evaluate = validation(rows.labelled.part("valid"), rows.labelled.targets, device)
     assert fit_config.optimizer is not None
     result = fit(
