@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from matfm.core.kernel_ridge import fit_kernel_ridge, median_length, rbf_kernel, squared_distances
+from matfm.core.kernel_ridge import squared_distances
+from matfm.core.standardise import Standardiser
 
 # R training rows, T test rows, D features
 
@@ -17,8 +18,6 @@ LOGISTIC_COSTS = tuple(np.geomspace(1e-4, 1e1, 6))
 SVM_COSTS = (3.0, 10.0, 30.0)
 SVM_WIDTHS = (0.3, 1.0, 3.0)
 """In units of one over the mean squared distance."""
-LENGTHS = (0.25, 0.5, 1.0, 2.0)
-"""In units of the median distance."""
 _FOLDS = 5
 
 
@@ -94,31 +93,7 @@ def support_vectors(
     return search.predict(np.exp(-gamma * squares_TR)) * spread + mean
 
 
-def best_rbf(
-    train_RD: np.ndarray, train_R: np.ndarray, test_TD: np.ndarray, seed: int = 0, rows: int = 1000
-) -> tuple[np.ndarray, np.ndarray]:
-    """RBF kernels (R, R) and (T, R) on standardised features; the length by leave-one-out on up to `rows` rows."""
-    train, test = standardised(train_RD, test_TD)
-    drawn = np.random.default_rng(seed).permutation(len(train))[:rows]
-    lengths = [factor * median_length(train[drawn]) for factor in LENGTHS]
-    errors = [
-        fit_kernel_ridge(rbf_kernel(train[drawn], train[drawn], length), train_R[drawn]).left_out_error
-        for length in lengths
-    ]
-    length = lengths[int(np.argmin(errors))]
-    return rbf_kernel(train, train, length), rbf_kernel(test, train, length)
-
-
 def standardised(train_RD: np.ndarray, test_TD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean 0 and standard deviation 1 on the training rows; constant features are left out.
-
-    Test values are cut where they lie further out than the training rows do by more than their whole range.
-    """
-    train, test = (values.astype(np.float64) for values in (train_RD, test_TD))
-    low_D, high_D = train.min(axis=0), train.max(axis=0)
-    kept = high_D > low_D
-    reach_D = high_D - low_D
-    test = test.clip(low_D - reach_D, high_D + reach_D)
-    mean_D, spread_D = train.mean(axis=0), train.std(axis=0)
-    kept &= spread_D > 1e-9 * np.maximum(1.0, np.abs(mean_D))
-    return tuple(((side - mean_D) / np.where(kept, spread_D, 1.0))[:, kept] for side in (train, test))
+    """Both on the scale of the training rows; constant features are left out."""
+    standardise = Standardiser.fit(train_RD)
+    return standardise(train_RD), standardise(test_TD)

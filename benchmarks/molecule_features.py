@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.labelled import LabelledTable
-from matfm.chem.descriptors import descriptor_values
 from matfm.chem.fingerprints import morgan_fingerprints
 from matfm.chem.smiles import parse_smiles
-from matfm.chem.tanimoto import atom_pair_counts, morgan_counts, torsion_counts
 from matfm.core.files import atomic_path
-from matfm.tasks.pretraining.molecule_targets import Winsor, descriptor_names
+from matfm.tasks.kernels.views import DESCRIPTORS, MOLECULE_PARTS
 
-# R rows, D descriptors
+# R rows, D features
 
 
 @dataclass
@@ -27,6 +25,8 @@ class MoleculeFeatures:
     known: LabelledTable
     folder: Path
     """Where descriptors are kept."""
+    parts: dict[str, np.ndarray] = field(default_factory=dict)
+    """What was computed of the views' parts."""
 
     @cached_property
     def molecules(self) -> list[Any]:
@@ -37,30 +37,16 @@ class MoleculeFeatures:
         """ECFP4: Morgan bits of radius 2, (R, 2048), float32."""
         return np.unpackbits(morgan_fingerprints(self.molecules), axis=1).astype(np.float32)
 
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """Chiral Morgan counts of radius 2, (R, 2048)."""
-        return morgan_counts(self.molecules)
+    def part(self, name: str) -> np.ndarray:
+        """Features (R, D) of a part of a view of molecules (`matfm.tasks.kernels.views`)."""
+        if name not in self.parts:
+            self.parts[name] = self._descriptors() if name == DESCRIPTORS else MOLECULE_PARTS[name](self.molecules)
+        return self.parts[name]
 
-    @cached_property
-    def further_counts(self) -> list[np.ndarray]:
-        """Counts of atom pairs and of torsions."""
-        return [atom_pair_counts(self.molecules), torsion_counts(self.molecules)]
-
-    @cached_property
-    def descriptors(self) -> np.ndarray:
-        """RDKit's, (R, D), NaN where there is no number."""
+    def _descriptors(self) -> np.ndarray:
+        """RDKit's take longest, so they are kept in a file."""
         path = self.folder / f"{self.known.recipe}.npy"
         if not path.is_file():
-            values = descriptor_values(self.molecules, descriptor_names("rdkit"))
             with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, values)
+                np.save(file, MOLECULE_PARTS[DESCRIPTORS](self.molecules))
         return np.load(path)
-
-    def bounded_descriptors(self, train_rows: np.ndarray) -> np.ndarray:
-        """Within bounds found on training rows, medians of these where there is no number, (R, kept)."""
-        values_RD = self.descriptors
-        winsor = Winsor.fit(values_RD[train_rows])
-        bounded = winsor.apply(values_RD)
-        medians = np.nanmedian(bounded[train_rows], axis=0)
-        return np.where(np.isnan(bounded), medians, bounded)

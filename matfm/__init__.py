@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matfm.chem.smiles import Smiles, parse_smiles
     from matfm.chem.smiles_tokenizer import SmilesTokenizer
     from matfm.estimators import EmbeddingTransformer, PropertyClassifier, PropertyRegressor
+    from matfm.kernel_estimator import KernelRegressor
     from matfm.models.matbert import MatBERTForMaskedLM, MatBERTForProperty, MatBERTModel
     from matfm.models.matbert_config import MatBERTConfig
     from matfm.models.matbert_permutation import MatBERTForPermutationLM
@@ -58,6 +59,7 @@ _HOMES = {
     "EmbeddingTransformer": "matfm.estimators",
     "PropertyRegressor": "matfm.estimators",
     "PropertyClassifier": "matfm.estimators",
+    "KernelRegressor": "matfm.kernel_estimator",
     "FewShotScreener": "matfm.tasks.few_shot.screener",
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "Formula",
     "FormulaWarning",
     "JointTokenizer",
+    "KernelRegressor",
     "MatBERTConfig",
     "MatBERTForMaskedLM",
     "MatBERTForPermutationLM",

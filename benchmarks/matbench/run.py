@@ -31,9 +31,10 @@ from benchmarks.tuned import Predictions, Tuning, averaged, fine_tuned
 from matfm.chem.magpie import magpie_features
 from matfm.chem.units import property_named
 from matfm.core.config import load_toml
-from matfm.core.kernel_ridge import fit_kernel_sum
 from matfm.errors import MatfmError
 from matfm.tasks.devices import resolve_device
+from matfm.tasks.kernels.summed import fit_summed
+from matfm.tasks.kernels.views import EMBEDDING, MAGPIE
 from matfm.tasks.recipes.element_properties import magpie_table
 from matfm.tasks.recipes.recipe import recipe_names
 
@@ -166,12 +167,11 @@ class Matbench:
         if key == "rf-magpie":
             seed = self.arguments.seed
             return baselines.random_forest(described[~test_R], train, described[test_R], classes, seed)
-        kernels = [baselines.best_rbf(described[~test_R], train, described[test_R], self.arguments.seed)]
+        parts = {MAGPIE: described}
         if key == "kernel-stacked":
-            vectors = self.embedded(known)
-            kernels.append(baselines.best_rbf(vectors[~test_R], train, vectors[test_R], self.arguments.seed))
-        fitted = fit_kernel_sum([own for own, _ in kernels], train, seed=self.arguments.seed)
-        predicted = fitted.predict([other for _, other in kernels])
+            parts[EMBEDDING] = self.embedded(known)
+        fitted = fit_summed({part: values[~test_R] for part, values in parts.items()}, train, self.arguments.seed)
+        predicted = fitted.predict({part: values[test_R] for part, values in parts.items()})
         return predicted.clip(*((0, 1) if classes else property_named(known.target, known.unit).limits))
 
     def features(self, known: LabelledTable) -> np.ndarray:

@@ -29,10 +29,10 @@ from benchmarks.moleculeace.summary import summarise
 from benchmarks.results import append, load, matching, record
 from benchmarks.scored import kept, slug, timed
 from benchmarks.tuned import Predictions, Tuning, averaged, fine_tuned
-from matfm.chem.tanimoto import count_tanimoto
-from matfm.core.kernel_ridge import fit_kernel_sum
 from matfm.errors import MatfmError
 from matfm.tasks.devices import resolve_device
+from matfm.tasks.kernels.summed import fit_summed
+from matfm.tasks.kernels.views import DESCRIPTORS, EMBEDDING, MORGAN, PAIRS, parts_of
 from matfm.tasks.recipes.recipe import recipe_names
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,13 +40,13 @@ PREFIX = "moleculeace_"
 SETS = tuple(name.removeprefix(PREFIX) for name in recipe_names() if name.startswith(PREFIX))
 SPLIT, CLIFF = "split", "cliff"
 KERNELS = {
-    "kernel": ("morgan",),
-    "kernel-descriptors": ("morgan", "descriptors"),
-    "kernel-fingerprints": ("morgan", "further", "descriptors"),
-    "kernel-stacked": ("morgan", "descriptors", "embedding"),
-    "kernel-all": ("morgan", "further", "descriptors", "embedding"),
+    "kernel": (MORGAN,),
+    "kernel-descriptors": (MORGAN, DESCRIPTORS),
+    "kernel-fingerprints": (MORGAN, PAIRS, DESCRIPTORS),
+    "kernel-stacked": (MORGAN, DESCRIPTORS, EMBEDDING),
+    "kernel-all": (MORGAN, PAIRS, DESCRIPTORS, EMBEDDING),
 }
-"""Kernels that are summed, with weights chosen by leave-one-out on training rows."""
+"""Views of `matfm.KernelRegressor`, whose kernels are summed with weights chosen by leave-one-out on training rows."""
 NAMES = {
     "kernel": "count-Tanimoto kernel",
     "kernel-descriptors": "count-Tanimoto + descriptor kernel",
@@ -158,31 +158,23 @@ class Scorer:
         if key == "dummy":
             return baselines.constant(label, len(test), classes=False)
         if key in KERNELS:
-            kernels = [pair for part in KERNELS[key] for pair in self.kernels(part)]
-            fitted = fit_kernel_sum([own for own, _ in kernels], label, seed=seed)
-            return fitted.predict([other for _, other in kernels])
+            parts = {part: self.part(part) for part in parts_of(KERNELS[key])}
+            fitted = fit_summed({part: values[train] for part, values in parts.items()}, label, seed)
+            return fitted.predict({part: values[test] for part, values in parts.items()})
         if key == "rf-ecfp":
             return baselines.random_forest(self.features.bits[train], label, self.features.bits[test], False, seed)
         if key == "svm-ecfp":
             return baselines.support_vectors(self.features.bits[train], label, self.features.bits[test], False, seed)
-        vectors = embeddings(self.arguments.backbone, self.known, self.arguments.device)
+        vectors = self.part(EMBEDDING)
         if key == "frozen-ridge":
             return baselines.ridge(vectors[train], label, vectors[test])
         return baselines.support_vectors(vectors[train], label, vectors[test], True, seed)
 
-    def kernels(self, part: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of training rows with training rows, and of test rows with training rows."""
-        train, test = self.train, np.flatnonzero(self.test_R)
-        counted = {"morgan": lambda: [self.features.counts], "further": lambda: self.features.further_counts}
-        if part in counted:
-            every = counted[part]()
-            return [tuple(count_tanimoto(own[rows], own[train]) for rows in (train, test)) for own in every]
-        values = (
-            self.features.bounded_descriptors(train)
-            if part == "descriptors"
-            else embeddings(self.arguments.backbone, self.known, self.arguments.device)
-        )
-        return [baselines.best_rbf(values[train], self.known.label_R[train], values[test], self.arguments.seed)]
+    def part(self, name: str) -> np.ndarray:
+        """Features of all rows."""
+        if name == EMBEDDING:
+            return embeddings(self.arguments.backbone, self.known, self.arguments.device)
+        return self.features.part(name)
 
     def score(self, key: str, name: str, seed: int, predict: Callable[[], Predictions], share: float | None) -> None:
         """Add the records if they are not there: of all test rows, and of those on an activity cliff."""

@@ -85,7 +85,6 @@ def fit_kernel_ridge(kernel_RR: np.ndarray, target_R: np.ndarray, noises: Sequen
             best = error, float(noise), solution
     assert best is not None
     error, noise, solution = best
-    spectrum_R = _inverse_spectrum(values_R, noise)
     return KernelRidge(
         solution.weight_R,
         solution.intercept,
@@ -93,8 +92,19 @@ def fit_kernel_ridge(kernel_RR: np.ndarray, target_R: np.ndarray, noises: Sequen
         float(np.mean(solution.residual_R**2 * solution.diagonal_R)),
         target_R - solution.residual_R,
         error,
-        (vectors_RR * spectrum_R) @ vectors_RR.T,
+        _inverse(values_R, vectors_RR, noise),
     )
+
+
+def inverse_of(kernel_RR: np.ndarray, noise: float) -> np.ndarray:
+    """`KernelRidge.precision_RR` of a regression with that kernel and noise, made again."""
+    values_R, vectors_RR = np.linalg.eigh(kernel_RR)
+    return _inverse(np.maximum(values_R, 0), vectors_RR, noise)
+
+
+def _inverse(values_R: np.ndarray, vectors_RR: np.ndarray, noise: float) -> np.ndarray:
+    inverse: np.ndarray = (vectors_RR * _inverse_spectrum(values_R, noise)) @ vectors_RR.T
+    return inverse
 
 
 @dataclass(frozen=True)
@@ -146,7 +156,7 @@ class KernelSum:
 
     def of(self, kernels: Sequence[np.ndarray]) -> np.ndarray:
         """The sum for kernels in the order of those it was fitted to."""
-        return _weighted(kernels, self.weights)
+        return weighted_sum(kernels, self.weights)
 
     def predict(self, kernels: Sequence[np.ndarray]) -> np.ndarray:
         """Means (S,) for the kernels, each (S, R), between other rows and the training rows."""
@@ -187,7 +197,7 @@ def fit_kernel_sum(
         drawn = np.sort(np.random.default_rng(seed).choice(drawn, rows, replace=False))
     some = [kernel[np.ix_(drawn, drawn)] for kernel in kernels]
     weights = _mixed(some, target_R[drawn], noises, shares)
-    return KernelSum(weights, fit_kernel_ridge(_weighted(kernels, weights), target_R, noises))
+    return KernelSum(weights, fit_kernel_ridge(weighted_sum(kernels, weights), target_R, noises))
 
 
 def _mixed(
@@ -202,13 +212,14 @@ def _mixed(
         for share in shares:
             tried = (1 - share) * base
             tried[number] = share
-            error = fit_kernel_ridge(_weighted(kernels, tried), target_R, noises).left_out_error
+            error = fit_kernel_ridge(weighted_sum(kernels, tried), target_R, noises).left_out_error
             if error < smallest:
                 smallest, weights = error, tried
     return tuple(float(weight) for weight in weights)
 
 
-def _weighted(kernels: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
+def weighted_sum(kernels: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Σ weight · kernel, float64."""
     total = np.zeros_like(kernels[0], dtype=np.float64)
     for weight, kernel in zip(weights, kernels, strict=True):
         if weight:

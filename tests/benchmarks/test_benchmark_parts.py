@@ -86,21 +86,10 @@ def test_fixed_learners_learn_what_can_be_learned(monkeypatch):
         lambda *given: baselines.random_forest(*given, classes=False),
     ):
         assert np.abs(learner(train, label_train, test) - label_test).mean() < 0.7 * error
-    own, other = baselines.best_rbf(train, label_train, test)
-    assert own.shape == (60, 60)
-    assert other.shape == (30, 60)
-    assert np.diagonal(own) == pytest.approx(1)
     classes = (label_train > 3).astype(float)
     assert set(baselines.constant(classes, 3, classes=True)) <= {0.0, 1.0}
     probability = baselines.random_forest(train, classes, test, classes=True)
     assert ((probability > 0.5) == (label_test > 3)).mean() > 0.7
-
-
-def test_features_are_scaled_by_training_rows_and_far_test_rows_are_cut():
-    train = np.array([[0.0, 5.0, 1.0], [2.0, 5.0, 3.0]])
-    own, other = baselines.standardised(train, np.array([[1e30, 7.0, 2.0]]))
-    assert own.tolist() == [[-1.0, -1.0], [1.0, 1.0]]
-    assert other.tolist() == [[3.0, 0.0]]
 
 
 def test_matbench_means_wait_for_five_folds_and_are_tested_against_peers(tmp_path):

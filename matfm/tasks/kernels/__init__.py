@@ -1,0 +1,1 @@
+"""Regression with a sum of kernels, each on another view of the rows."""
