@@ -123,7 +123,9 @@ def read_bounds(bounds: Any, targets: int) -> Bounds:
             low, high = (None, None) if pair is None else pair
             low, high = (-np.inf if low is None else float(low)), (np.inf if high is None else float(high))
         except (TypeError, ValueError) as error:
-            raise MatfmError(f"bounds holds {pair!r}; give (lowest, highest), either of them None for no bound") from error
+            raise MatfmError(
+                f"bounds holds {pair!r}; give (lowest, highest), either of them None for no bound"
+            ) from error
         if not low < high:
             raise MatfmError(f"bounds holds {pair!r}; the lowest value must be less than the highest")
         read.append((low, high))

@@ -91,6 +91,5 @@ def fit_summed(described: Parts, target_R: np.ndarray, seed: int) -> SummedKerne
 def _blocks(described: Parts) -> list[Parts]:
     rows = len(next(iter(described.values())))
     return [
-        {part: values[start : start + _BLOCK] for part, values in described.items()}
-        for start in range(0, rows, _BLOCK)
+        {part: values[start : start + _BLOCK] for part, values in described.items()} for start in range(0, rows, _BLOCK)
     ]
