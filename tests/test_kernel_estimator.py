@@ -12,7 +12,8 @@ from test_estimators import as_of_numbers, numbers_as_formulas  # noqa: F401 (a 
 
 from matfm import KernelRegressor, MatfmError, estimators
 from matfm.chem.magpie import ElementTable
-from matfm.tasks.kernels import describer, regression, views
+from matfm.core.kernel_ridge import KernelSum, fit_kernel_ridge
+from matfm.tasks.kernels import describer, regression, summed, views
 
 INPUTS = [f"{metal}{amount}O{9 - amount}" for amount in range(1, 9) for metal in ("Fe", "Zn", "Ti")]
 VALUES = np.array([amount / 9 + 0.1 * number for amount in range(1, 9) for number in range(3)])
@@ -64,6 +65,21 @@ def test_every_column_is_fitted_to_its_labels_and_kept_within_its_bounds():
     same(alone.predict(INPUTS).clip(max=8), mean[:, 1])
     same(alone.predict(INPUTS, True)[1], std[:, 1])
     assert KernelRegressor(features="magpie").fit(INPUTS, VALUES[:, None]).predict(INPUTS).shape == (24, 1)
+
+
+def test_what_has_no_weight_is_neither_kept_nor_computed_again(monkeypatch, tmp_path):
+    def embedding_alone(kernels, target, seed):
+        return KernelSum((0.0, 1.0), fit_kernel_ridge(kernels[1], target))
+
+    monkeypatch.setattr(summed, "fit_kernel_sum", embedding_alone)
+    model = KernelRegressor().fit(INPUTS, VALUES)
+    assert model.weights_ == {"magpie": 0.0, "embedding": 1.0}
+    model.save(tmp_path)
+    monkeypatch.setattr(views, "magpie_features", lambda *_: pytest.fail("described"))
+    again = KernelRegressor.load(tmp_path)
+    assert again.weights_ == model.weights_
+    for wanted, found in zip(model.predict(INPUTS, True), again.predict(INPUTS, True), strict=True):
+        same(found, wanted)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,17 @@ class Describer:
     embedder: Embedder | None
     """None without the view embedding."""
 
-    def __call__(self, X: Any, device: torch.device) -> dict[str, np.ndarray]:
-        """Part to features (R, D). Raises MatfmError at inputs that cannot be read."""
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those of the views."""
+        return parts_of(self.views)
+
+    def __call__(self, X: Any, device: torch.device, parts: Collection[str]) -> dict[str, np.ndarray]:
+        """Part to features (R, D), of some of the parts. Raises MatfmError at inputs that cannot be read."""
         examples, inputs = read_inputs(self.encoder, X, ())
-        described = described_parts(parts_of(self.views), inputs, self.encoder.kind)
-        if self.embedder is not None:
+        described = described_parts(parts, inputs, self.encoder.kind)
+        if EMBEDDING in parts:
+            assert self.embedder is not None
             described[EMBEDDING] = Embedder(self.embedder.model.to(device), device)(examples)
         return described
 

@@ -10,6 +10,7 @@ import numpy as np
 from matfm.chem.tanimoto import count_tanimoto
 from matfm.core.kernel_ridge import fit_kernel_ridge, median_length, rbf_kernel
 from matfm.core.standardise import Standardiser
+from matfm.errors import MatfmError
 from matfm.tasks.kernels.views import ATOM_PAIRS, DESCRIPTORS, MORGAN, TORSIONS
 from matfm.tasks.pretraining.molecule_targets import Winsor
 
@@ -120,8 +121,9 @@ def fit_part(part: str, train_RD: np.ndarray, target_R: np.ndarray, seed: int) -
 
 
 def known_part(part: str, train_RD: np.ndarray, length: float | None) -> PartKernel:
-    """The kernel of a part whose length was chosen before."""
+    """The kernel of a part whose length was chosen before. Raises MatfmError where an RBF kernel has none."""
     if part in TANIMOTO:
         return TanimotoKernel(train_RD)
-    assert length is not None
+    if length is None:
+        raise MatfmError(f"the kernel of {part} has no length; fit again")
     return ScaledRbf.of(train_RD, part == DESCRIPTORS, length)

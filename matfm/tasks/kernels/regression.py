@@ -30,7 +30,7 @@ class KernelRegression:
 
     describer: Describer
     described: dict[str, np.ndarray]
-    """Part to features of the training rows, (R, D)."""
+    """Part to features of the training rows, (R, D), of the parts that have a weight for some target."""
     rows: tuple[np.ndarray, ...]
     """Positions of the training rows that have a label, of each target."""
     summed: tuple[SummedKernel, ...]
@@ -39,7 +39,7 @@ class KernelRegression:
 
     def predict(self, X: Any, device: torch.device, with_std: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """Means (S, K) within the bounds and, if asked for, standard deviations (S, K)."""
-        described = self.describer(X, device)
+        described = self.describer(X, device, self.described)
         mean_SK = self._within(np.stack([kernel.predict(described) for kernel in self.summed], axis=1))
         std_SK = np.stack([kernel.std(described) for kernel in self.summed], axis=1) if with_std else None
         return mean_SK, std_SK
@@ -83,7 +83,7 @@ def fit_regression(
     rows = tuple(np.flatnonzero(~np.isnan(target_R)) for target_R in target_RK.T)
     for k, labelled in enumerate(rows):
         _check_rows(len(labelled), k)
-    described = describer(X, device)
+    described = describer(X, device, describer.parts)
     count = len(next(iter(described.values())))
     if count != len(target_RK):
         raise MatfmError(f"there are {count} inputs but {len(target_RK)} targets")
@@ -91,7 +91,8 @@ def fit_regression(
         fit_summed({part: values[labelled] for part, values in described.items()}, target_RK[labelled, k], seed)
         for k, labelled in enumerate(rows)
     )
-    return KernelRegression(describer, described, rows, summed, bounds)
+    used = {part: values for part, values in described.items() if any(part in kernel.kernels for kernel in summed)}
+    return KernelRegression(describer, used, rows, summed, bounds)
 
 
 def _check_rows(count: int, k: int) -> None:
@@ -101,8 +102,8 @@ def _check_rows(count: int, k: int) -> None:
     if count > LARGEST:
         raise MatfmError(
             f"column {k} of y has {count} labels, and every kernel of R rows holds R² numbers, here "
-            f"{count**2 * 8 / 1e9:.1f} GB, of which several are needed at once; fit at most {LARGEST} rows, or fine-tune "
-            "with PropertyRegressor, whose memory does not grow with the rows"
+            f"{count**2 * 8 / 1e9:.1f} GB, of which several are needed at once; fit at most {LARGEST} rows, or "
+            "fine-tune with PropertyRegressor, whose memory does not grow with the rows"
         )
 
 

@@ -1,6 +1,6 @@
 """A kernel regression in a folder: numbers as safetensors, what they mean as plain values, the encoder beside them.
 
-The features of the training rows are kept; what follows from them (scales, bounds, kernels) is made again.
+Of the training rows the features that have a weight are kept; what follows from them (scales, kernels) is made again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from matfm.tasks.kernels.describer import load_describer
 from matfm.tasks.kernels.part_kernels import known_part
 from matfm.tasks.kernels.regression import KernelRegression, read_bounds
 from matfm.tasks.kernels.summed import SummedKernel
-from matfm.tasks.kernels.views import parts_of
 
 KERNELS = "kernels.safetensors"
 FORMAT = "1"
@@ -65,18 +64,8 @@ def load_regression(folder: Path, said: Any) -> KernelRegression:
     if not path.is_file():
         raise MatfmError(f"{folder} holds no {KERNELS}; save the estimator there again")
     try:
-        with safe_open(path, "numpy") as file:
-            if (found := (file.metadata() or {}).get("format")) != FORMAT:
-                raise MatfmError(f"{path} has format {found!r}; this version reads format {FORMAT!r}: fit again")
-            described = {part: file.get_tensor(f"features.{part}") for part in parts_of(said["views"])}
-            targets = said["targets"]
-            rows = tuple(file.get_tensor(f"{k}.rows") for k in range(len(targets)))
-            summed = tuple(
-                _summed(of_target, {name: file.get_tensor(f"{k}.{name}") for name in ("weight", "left_out")},
-                        {part: values[rows[k]] for part, values in described.items()})
-                for k, of_target in enumerate(targets)
-            )  # fmt: skip
-        bounds = read_bounds(said["bounds"], len(targets))
+        described, rows, summed = _read(path, said["targets"])
+        bounds = read_bounds(said["bounds"], len(summed))
         describer = load_describer(folder, said["views"], said["kind"])
     except MatfmError:
         raise
@@ -85,14 +74,32 @@ def load_regression(folder: Path, said: Any) -> KernelRegression:
     return KernelRegression(describer, described, rows, summed, bounds)
 
 
-def _summed(said: dict[str, Any], tensors: dict[str, np.ndarray], described: dict[str, np.ndarray]) -> SummedKernel:
-    lengths, weights = said["lengths"], {part: float(said["weights"][part]) for part in described}
+def _read(
+    path: Path, targets: list[dict[str, Any]]
+) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, ...], tuple[SummedKernel, ...]]:
+    """Features, rows of each target, and what was fitted to them."""
+    with safe_open(path, "numpy") as file:
+        if (found := (file.metadata() or {}).get("format")) != FORMAT:
+            raise MatfmError(f"{path} has format {found!r}; this version reads format {FORMAT!r}: fit again")
+        used = {part for said in targets for part in said["lengths"]}
+        described = {part: file.get_tensor(f"features.{part}") for part in used}
+        rows = tuple(file.get_tensor(f"{k}.rows") for k in range(len(targets)))
+        summed = []
+        for k, said in enumerate(targets):
+            own = {part: values[rows[k]] for part, values in described.items()}
+            summed.append(_summed(said, own, file.get_tensor(f"{k}.weight"), file.get_tensor(f"{k}.left_out")))
+    return described, rows, tuple(summed)
+
+
+def _summed(
+    said: dict[str, Any], described: dict[str, np.ndarray], weight_R: np.ndarray, left_out_R: np.ndarray
+) -> SummedKernel:
     return SummedKernel(
-        {part: known_part(part, values, lengths[part]) for part, values in described.items() if weights[part]},
-        weights,
-        tensors["weight"],
+        {part: known_part(part, described[part], length) for part, length in said["lengths"].items()},
+        {part: float(weight) for part, weight in said["weights"].items()},
+        weight_R,
         float(said["intercept"]),
         float(said["noise"]),
         float(said["scale"]),
-        tensors["left_out"],
+        left_out_R,
     )

@@ -45,7 +45,7 @@ class SummedKernel:
     def std(self, described: Parts) -> np.ndarray:
         """Standard deviations (S,) of a measurement, noise included, in the unit of the target."""
         ridge = KernelRidge(
-            self.weight_R, self.intercept, self.noise, self.scale, self.left_out_R, 0.0, self._precision_RR
+            self.weight_R, self.intercept, self.noise, self.scale, self.left_out_R, 0.0, self._precision
         )
         return np.concatenate([ridge.std(self._sum(block)) for block in _blocks(described)])
 
@@ -54,7 +54,7 @@ class SummedKernel:
         return self._weighted({part: kernel(described[part]) for part, kernel in self.kernels.items()})
 
     @cached_property
-    def _precision_RR(self) -> np.ndarray:
+    def _precision(self) -> np.ndarray:
         """Made when first asked for, as means need none: it is as large as a kernel and costs as much as the fit."""
         return inverse_of(self._weighted({part: kernel.own() for part, kernel in self.kernels.items()}), self.noise)
 
