@@ -28,6 +28,7 @@ from benchmarks.matbench.summary import summarise
 from benchmarks.results import Record, append, load, matching, record
 from benchmarks.scored import class_scores, kept, regression_errors, slug, timed
 from benchmarks.tuned import Predictions, Tuning, averaged, fine_tuned
+from benchmarks.weights import weights_of
 from matfm.chem.magpie import magpie_features
 from matfm.chem.units import property_named
 from matfm.core.config import load_toml
@@ -107,6 +108,14 @@ class Matbench:
     def work(self) -> Path:
         return Path(self.arguments.work)
 
+    def weights(self, key: str) -> str | None:
+        """Of the backbone, for models that use it."""
+        return weights_of(self.arguments.backbone) if key in PRETRAINED else None
+
+    def edition(self, key: str) -> str:
+        """The same as the end of a path."""
+        return f"-{self.weights(key)}" if self.weights(key) else ""
+
     def tuning(self, task: str, scratch: bool) -> tuple[Tuning, str]:
         """Settings of a task, and what the model's name says of them."""
         overrides, label = list(self.arguments.set), ", ".join(self.arguments.set)
@@ -129,7 +138,7 @@ class Matbench:
 
         def fixed(which: str) -> tuple[str, Callable[[], Predictions]]:
             name = self.fixed_name(which, known)
-            path = folder / f"{slug(name)}-seed{first}-fold{fold}.npz"
+            path = folder / f"{slug(name)}{self.edition(which)}-seed{first}-fold{fold}.npz"
             return name, lambda: kept(path, lambda: timed(lambda: self.fixed(which, known, test_R)))
 
         if key not in TUNED:
@@ -138,7 +147,7 @@ class Matbench:
         tuning, name = self.tuning(task, key == "scratch")
 
         def member(seed: int) -> Predictions:
-            out = folder / f"{slug(name)}-seed{seed}-fold{fold}"
+            out = folder / f"{slug(name)}{self.edition(key)}-seed{seed}-fold{fold}"
             return fine_tuned(known, f"fold_{fold}", tuning, seed, out)
 
         def together() -> Predictions:
@@ -194,7 +203,7 @@ class Matbench:
         parts: dict[str, tuple[np.ndarray, str | None]] = {task: (np.ones(test_R.sum(), bool), None)}
         if seen_R is not None and not seen_R[test_R].all():
             parts[f"{task}@clean"] = ~seen_R[test_R], corpora
-        there = matching(load(path), split=fold, model=name, seed=seed)
+        there = matching(load(path), split=fold, model=name, seed=seed, weights=self.weights(key))
         missing = {part: of for part, of in parts.items() if not matching(there, task=part, **_clean(of[1]))}
         if not missing:
             return
@@ -209,7 +218,7 @@ class Matbench:
                     device, seed, benchmark="matbench", task=part, split=fold, model=name, metric=metric,
                     unit=known.unit if metric in ("mae", "rmse") else "", value=value, n=int(rows_T.sum()),
                     seconds=predicted.seconds, external_labels=self.pretraining.external_labels() if own else None,
-                    contaminated_share=share, **_clean(clean_of),
+                    contaminated_share=share, weights=self.weights(key), **_clean(clean_of),
                 ))  # fmt: skip
         append(path, *new)
         for entry in new:

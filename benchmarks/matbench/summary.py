@@ -40,7 +40,7 @@ def summarise(folder: Path, task: str) -> None:
 def _groups(folds: Iterable[Record]) -> dict[tuple[object, ...], dict[int, Record]]:
     groups: dict[tuple[object, ...], dict[int, Record]] = {}
     for entry in folds:
-        key = (entry["task"], entry["model"], entry["metric"], entry["seed"], entry.get("clean_of"))
+        key = (entry["task"], entry["model"], entry["metric"], entry["seed"], entry.get("clean_of"), entry["weights"])
         groups.setdefault(key, {})[entry["split"]] = entry
     return groups
 
@@ -48,7 +48,7 @@ def _groups(folds: Iterable[Record]) -> dict[tuple[object, ...], dict[int, Recor
 def _means(folds: list[Record]) -> list[Record]:
     """Of the models that have all five folds."""
     means = []
-    for (*_, clean_of), of_fold in _groups(folds).items():
+    for (*_, clean_of, _weights), of_fold in _groups(folds).items():
         if len(of_fold) == FOLDS:
             entries = [of_fold[fold] for fold in range(FOLDS)]
             extra = {} if clean_of is None else {"clean_of": clean_of}
@@ -58,7 +58,7 @@ def _means(folds: list[Record]) -> list[Record]:
 
 def _kept(before: list[Record], mean: Record) -> Record:
     """The record of an earlier call, if it says the same."""
-    told = {key: mean.get(key) for key in ("task", "model", "metric", "seed", "n", "clean_of")}
+    told = {key: mean.get(key) for key in ("task", "model", "metric", "seed", "n", "clean_of", "weights")}
     same = [entry for entry in matching(before, split=MEAN, **told) if abs(entry["value"] - mean["value"]) < 1e-12]
     return same[0] if same else mean
 
@@ -67,10 +67,10 @@ def _tests(folds: list[Record]) -> list[Record]:
     """Ours (whatever knows more than the training rows) against every other measured model, all test rows."""
     groups = {key: of for key, of in _groups(folds).items() if "@" not in str(key[0]) and len(of) == FOLDS}
     found = []
-    for (task, model, metric, seed, _), ours in groups.items():
+    for (task, model, metric, seed, *_), ours in groups.items():
         if ours[0]["contaminated_share"] is None:
             continue
-        for (other_task, peer, other_metric, _, _), theirs in groups.items():
+        for (other_task, peer, other_metric, *_), theirs in groups.items():
             if (other_task, other_metric) != (task, metric) or peer == model or str(peer).startswith("dummy"):
                 continue
             scores = [{fold: entry["value"] for fold, entry in of.items()} for of in (ours, theirs)]

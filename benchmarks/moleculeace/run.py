@@ -29,6 +29,7 @@ from benchmarks.moleculeace.summary import summarise
 from benchmarks.results import append, load, matching, record
 from benchmarks.scored import kept, slug, timed
 from benchmarks.tuned import Predictions, Tuning, averaged, fine_tuned
+from benchmarks.weights import weights_of
 from matfm.errors import MatfmError
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.kernels.summed import fit_summed
@@ -125,7 +126,8 @@ class Scorer:
         name = f"{Path(backbone).name} fine-tuned" + (f" [{label}]" if label else "")
 
         def member(seed: int) -> Predictions:
-            return fine_tuned(self.known, SPLIT, tuning, seed, self.work / self.name / f"{slug(name)}-seed{seed}")
+            out = self.work / self.name / f"{slug(name)}{self.edition(key)}-seed{seed}"
+            return fine_tuned(self.known, SPLIT, tuning, seed, out)
 
         def together() -> Predictions:
             return averaged([member(seed) for seed in range(first, first + count)])
@@ -139,6 +141,14 @@ class Scorer:
         if key == "ensemble":
             yield f"{name} ×{count}", first, together
 
+    def weights(self, key: str) -> str | None:
+        """Of the backbone, for models that use it."""
+        return weights_of(self.arguments.backbone) if key in PRETRAINED else None
+
+    def edition(self, key: str) -> str:
+        """The same as the end of a path."""
+        return f"-{self.weights(key)}" if self.weights(key) else ""
+
     @staticmethod
     def kind(key: str) -> tuple[str, ...]:
         """Random weights do not say what they read."""
@@ -149,7 +159,7 @@ class Scorer:
 
     def fixed(self, key: str) -> Predictions:
         """Predictions of a learner on fixed features; they are kept beside the runs."""
-        path = self.work / self.name / f"{slug(self.fixed_name(key))}-seed{self.arguments.seed}.npz"
+        path = self.work / self.name / f"{slug(self.fixed_name(key))}{self.edition(key)}-seed{self.arguments.seed}.npz"
         return kept(path, lambda: timed(lambda: self.learned(key)))
 
     def learned(self, key: str) -> np.ndarray:
@@ -179,7 +189,7 @@ class Scorer:
     def score(self, key: str, name: str, seed: int, predict: Callable[[], Predictions], share: float | None) -> None:
         """Add the records if they are not there: of all test rows, and of those on an activity cliff."""
         path = RESULTS / f"{self.name}.jsonl"
-        if matching(load(path), model=name, seed=seed):
+        if matching(load(path), model=name, seed=seed, weights=self.weights(key)):
             return
         predicted = predict()
         squares_T = (predicted.value_T - self.known.label_R[self.test_R]) ** 2
@@ -191,6 +201,7 @@ class Scorer:
                 device, seed, benchmark="moleculeace", task=self.name, split=seed, model=name, metric=metric,
                 unit=self.known.unit, value=float(np.sqrt(squares_T[rows].mean())), n=int(rows.sum()),
                 seconds=predicted.seconds, external_labels=labels, contaminated_share=share,
+                weights=self.weights(key),
             )
             for metric, rows in (("rmse", np.ones(len(cliff_T), bool)), ("rmse_cliff", cliff_T))
             if rows.any()

@@ -26,6 +26,7 @@ from benchmarks.results import Record, append, load, matching, record
 from benchmarks.scored import slug
 from benchmarks.tables import digits, markdown
 from benchmarks.tuned import Tuning, fine_tuned
+from benchmarks.weights import weights_of
 from matfm.core.config import apply_overrides, from_mapping, load_toml
 from matfm.core.files import write_text
 from matfm.errors import MatfmError
@@ -119,13 +120,16 @@ def score(
     """Fine-tune on every task, fold and seed that has no record yet."""
     path = Path(arguments.results) / "ablation.jsonl"
     tuning = Tuning(backbone, (f"fit.epochs={arguments.finetune_epochs}",), arguments.device)
-    lengths = {"pretraining_epochs": arguments.epochs, "finetuning_epochs": arguments.finetune_epochs}
+    decides = {
+        "pretraining_epochs": arguments.epochs, "finetuning_epochs": arguments.finetune_epochs,
+        "weights": weights_of(backbone),
+    }  # fmt: skip
     for task in tasks:
         if pretraining is not None:
             pretraining.require_scorable(task.known)
         for fold, column in task.splits.items():
             for seed in numbers(arguments.seeds):
-                if matching(load(path), task=task.name, split=fold, model=name, seed=seed, **lengths):
+                if matching(load(path), task=task.name, split=fold, model=name, seed=seed, **decides):
                     continue
                 place = f"{slug(name)}-{arguments.epochs:g}-{arguments.finetune_epochs:g}-seed{seed}-fold{fold}"
                 predicted = fine_tuned(task.known, column, tuning, seed, Path(arguments.work) / task.name / place)
@@ -133,7 +137,7 @@ def score(
                     resolve_device(arguments.device).type, seed, benchmark="pretraining ablation", task=task.name,
                     split=fold, model=name, metric=task.metric, unit=task.known.unit,
                     value=task.score(fold, predicted.value_T), n=len(predicted.value_T), seconds=predicted.seconds,
-                    external_labels=None if pretraining is None else pretraining.external_labels(), **lengths,
+                    external_labels=None if pretraining is None else pretraining.external_labels(), **decides,
                 )  # fmt: skip
                 append(path, entry)
                 print(
