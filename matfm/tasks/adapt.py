@@ -95,7 +95,7 @@ def run(config: AdaptConfig, out: Path, resume: bool = False) -> dict[str, Any]:
         "domains": list(rows.joined.domains),
         "split_sha256": split.sha256,
         "overlap": rows.overlap(),
-        "units": labelled.targets.properties[0].unit,
+        "units": {p.name: p.unit for p in labelled.targets.properties},
         **told,
         "backbone": config.fit.backbone,
         "strategy": config.fit.strategy,

@@ -116,6 +116,7 @@ def run(config: CompareStrategiesConfig, out: Path, resume: bool = False) -> dic
         "seed": config.finetune.seed,
         "versions": cards.versions(),
     }
+    cards.write_environment(out, config.finetune.device)
     directory.finish(summary)
     return directory.summary()
 

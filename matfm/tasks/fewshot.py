@@ -23,9 +23,11 @@ from matfm.models.fewshot_encoder import DESCRIPTION, FewShotConfig, FewShotEnco
 from matfm.models.prototypes import DISTANCES
 from matfm.models.saving import save_tokenizer
 from matfm.models.strategies import STRATEGIES, StrategyOptions
+from matfm.tasks import plots
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import EncodedRows, RowEncoder, parse_number
 from matfm.tasks.enumeration import encode_forms
+from matfm.tasks.few_shot.card import write_card
 from matfm.tasks.few_shot.classical_features import CHOICES, classical_block, classical_features, network_inputs
 from matfm.tasks.few_shot.episodes import (
     RATIOS,
@@ -37,6 +39,7 @@ from matfm.tasks.few_shot.episodes import (
 )
 from matfm.tasks.few_shot.evaluation import Bench, check_methods, evaluate, summarise
 from matfm.tasks.few_shot.features import Featuriser, fewshot_encoder
+from matfm.tasks.few_shot.predictions import write_predictions
 from matfm.tasks.few_shot.training import meta_train
 from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.rejects import Reject, write_rejects
@@ -176,6 +179,8 @@ class TaskRows:
     values_RT: np.ndarray
     names: tuple[str, ...]
     rejects: list[Reject]
+    rows: np.ndarray
+    """Row of the table of each, (R,)."""
 
 
 @alone_in_folder
@@ -196,25 +201,28 @@ def run(config: FewshotConfig, out: Path, resume: bool = False) -> dict[str, Any
         model = fewshot_encoder(config.backbone, encoder.kind)
     rows = _evaluated(config, data, encoder, model, out) if config.test_tasks else []
     directory.write_metrics({"test": rows})
-    directory.finish(
-        {
-            "task": "fewshot",
-            "kind": encoder.kind,
-            "backbone": config.backbone,
-            "tasks": {
-                "train": len(config.train_tasks),
-                "valid": len(config.valid_tasks),
-                "test": len(config.test_tasks),
-            },
-            "rows_in": len(data.inputs) + len(data.rejects),
-            "rows_used": len(data.inputs),
-            "rows_rejected": len(data.rejects),
-            **told,
-            "metrics": rows,
-            "seed": config.seed,
-            "seconds": round(time.perf_counter() - started, 1),
-        }
-    )
+    summary = {
+        "task": "fewshot",
+        "kind": encoder.kind,
+        "backbone": config.backbone,
+        "tasks": {
+            "train": len(config.train_tasks),
+            "valid": len(config.valid_tasks),
+            "test": len(config.test_tasks),
+        },
+        "rows_in": len(data.inputs) + len(data.rejects),
+        "rows_used": len(data.inputs),
+        "rows_rejected": len(data.rejects),
+        **told,
+        "metrics": rows,
+        "seed": config.seed,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    write_card(out, config, summary)
+    if config.train_tasks:
+        plots.draw_curves(out)
+        plots.draw_diagnostics(out)
+    directory.finish(summary)
     return directory.summary()
 
 
@@ -243,7 +251,7 @@ def read_task_rows(table: Chunk, config: FewshotConfig, encoder: RowEncoder) -> 
     used = np.flatnonzero([row not in reasons for row in encoded.rows])
     rows = encoded.rows[used]
     kept = replace(encoded, tokens=encoded.tokens.take(used), rows=np.arange(len(rows)), errors={})
-    return TaskRows([inputs[row] for row in rows], kept, values_RT[rows], names, rejects)
+    return TaskRows([inputs[row] for row in rows], kept, values_RT[rows], names, rejects, rows)
 
 
 def task_table(values_RT: np.ndarray, names: tuple[str, ...], labels: str, ways: int) -> TaskTable:
@@ -317,7 +325,9 @@ def _evaluated(
     # What stands on the encoder runs where the encoder does; episodes are small, so scorers stay on the CPU.
     head = model.prototype_head.cpu() if config.train_tasks or is_fewshot(config.backbone) else None
     bench = Bench(sampler, inputs, described, encoder, config.backbone, device, head, config.refinements)
-    records = evaluate(bench, sizes, config.evaluate.episodes, config.evaluate.methods, out / "episodes.jsonl")
+    methods, answers = config.evaluate.methods, dict[tuple[str, int, str], np.ndarray]()
+    records = evaluate(bench, sizes, config.evaluate.episodes, methods, out / "episodes.jsonl", answers=answers)
+    write_predictions(out, bench, sizes, methods, answers, data.rows[labelled])
     return summarise(records, NUMBER_METRICS if config.labels == "numbers" else CLASS_METRICS)
 
 

@@ -283,7 +283,7 @@ _SIGN = {-1: "<", 0: "", 1: ">"}
 
 
 def draw(out: Path, config: FinetuneConfig, labelled: LabelledRows, mean: np.ndarray) -> None:
-    """Parity (first target) or, for two classes, ROC of the test rows; of other rows if these have no exact label."""
+    """Parity or ROC of the first target on the test rows; of other rows if these have no exact label."""
     labels_R = labelled.examples.exact_labels()[:, 0]
     labelled_R = ~np.isnan(labels_R)
     part = next((p for p in ("test", "valid", "train") if (labelled_R & (labelled.parts == p)).any()), None)
@@ -294,5 +294,5 @@ def draw(out: Path, config: FinetuneConfig, labelled: LabelledRows, mean: np.nda
     title = f"{config.backbone}, {part} rows"
     if not labelled.targets.classes:
         plots.draw_parity(out, known.name, known.unit, true, mean[rows, 0], title)
-    elif len(labelled.targets.classes[0]) == 2 and len(np.unique(true)) == 2:
-        plots.draw_roc(out, true, mean[rows, 1], title)
+    elif len(np.unique(true)) > 1:
+        plots.draw_classes(out, labelled.targets.classes[0], true, labelled.targets.of_each(mean[rows])[0], title)

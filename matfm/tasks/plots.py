@@ -35,7 +35,9 @@ def draw_curves(run: Path) -> None:
             color=VALID,
             label="validation score",
         )
-    losses.set(xlabel="step", ylabel="loss", yscale="log")
+    # A negative log density may lie below 0.
+    scale = "log" if all(record["loss"] > 0 for record in trained) else "linear"
+    losses.set(xlabel="step", ylabel="loss", yscale=scale)
     losses.legend(frameon=False)
     rates.plot([r["step"] for r in trained], [r["lr"] for r in trained], color=TRAIN)
     rates.set(xlabel="step", ylabel="learning rate")
@@ -88,17 +90,63 @@ def draw_parity(run: Path, name: str, unit: str, true: np.ndarray, predicted: np
     save_figure(figure, run / "parity.png")
 
 
-def draw_roc(run: Path, true: np.ndarray, score: np.ndarray, title: str) -> None:
-    """`roc.png`: true against false positive rate of a binary classifier."""
+def draw_classes(run: Path, names: Sequence[str], true_R: np.ndarray, probability_RC: np.ndarray, title: str) -> None:
+    """`roc.png`: true against false positive rate; of more than two classes each against all others, and beside it
+    the share of every true class (row) by predicted class (column).
+
+    Args:
+        run: folder.
+        names: of the classes.
+        true_R: index of each row's class; at least two classes are present.
+        probability_RC: or other scores, larger for likelier classes.
+        title: of the picture.
+    """
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    figure, (axes,) = new_figure(1, 1.15 * _HEIGHT)
-    false_rate, true_rate, _ = roc_curve(true, score)
+    several = len(names) > 2
+    of_class = np.stack([true_R == c for c in range(len(names))])
+    # Of two classes, the curve of the second says it all; of very many, those of the commonest can be told apart.
+    common = np.argsort(-of_class.sum(axis=1), kind="stable")[:_CURVES]
+    shown = sorted(c for c in common.tolist() if of_class[c].any()) if several else [1]
+    figure, (axes, *beside) = new_figure(1 + several, 1.15 * _HEIGHT * (1 + several))
     axes.plot([0, 1], [0, 1], color=_GUIDE, linewidth=1)
-    axes.plot(false_rate, true_rate, color=TRAIN, label=f"area {roc_auc_score(true, score):.3f}")
+    for c, color in zip(shown, _class_colors(len(shown)), strict=True):
+        false_rate, true_rate, _ = roc_curve(of_class[c], probability_RC[:, c])
+        area = f"area {roc_auc_score(of_class[c], probability_RC[:, c]):.3f}"
+        axes.plot(false_rate, true_rate, color=color, label=f"{area}: {names[c]}" if several else area)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title, aspect="equal")
-    axes.legend(frameon=False, loc="lower right")
+    legend = axes.legend(frameon=False, loc="lower right", fontsize=7 if several else None)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # names of classes may hold $
+    for panel in beside:
+        _draw_confusion(panel, names, of_class, probability_RC.argmax(axis=1))
     save_figure(figure, run / "roc.png")
+
+
+_CURVES, _NAMED = 8, 20
+"""Classes that have a curve of their own; and a name beside the confusion matrix."""
+
+
+def _draw_confusion(panel: Any, names: Sequence[str], of_class_CR: np.ndarray, chosen_R: np.ndarray) -> None:
+    counts = np.stack([of_class_CR @ (chosen_R == c) for c in range(len(names))], axis=1).astype(float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    panel.set(xlabel="predicted class", ylabel="true class", title="share of the true class", xticks=[], yticks=[])
+    if len(names) > _NAMED:
+        return
+    labels = [name if len(name) <= 20 else name[:19] + "…" for name in names]
+    panel.set_xticks(range(len(names)), labels, rotation=90, fontsize=7, parse_math=False)
+    panel.set_yticks(range(len(names)), labels, fontsize=7, parse_math=False)
+    for row, of_true in enumerate(shares):
+        for column, share in enumerate(of_true):
+            color = "white" if share > 0.5 else "black"
+            panel.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=6, color=color)
+
+
+def _class_colors(count: int) -> list[Any]:
+    from matplotlib import colormaps
+
+    return [TRAIN] if count == 1 else [colormaps["tab10"](c) for c in range(count)]
 
 
 @dataclass(frozen=True)

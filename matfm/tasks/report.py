@@ -1,4 +1,4 @@
-"""`matfm report`: a run directory as one HTML page that needs nothing else."""
+"""`matfm report`: a run directory, whatever verb made it, as one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matfm.core.files import write_text
+from matfm.tasks.reporting.adaptation import adaptation_section
 from matfm.tasks.reporting.comparison import audit_section, baselines_section
 from matfm.tasks.reporting.curves import curves_section
 from matfm.tasks.reporting.errors import elements_section, groups_section, hardest_section
@@ -16,18 +17,25 @@ from matfm.tasks.reporting.overview import (
     config_section,
     data_section,
     environment_section,
-    scores_section,
     summary_section,
 )
 from matfm.tasks.reporting.page import Section, page
 from matfm.tasks.reporting.run_files import RunFiles
+from matfm.tasks.reporting.scores import scores_section
+from matfm.tasks.reporting.search import search_section
+from matfm.tasks.reporting.strategies import strategies_section
+from matfm.tasks.reporting.support_curves import support_section
+from matfm.tasks.reporting.titles import titles
 from matfm.tasks.reporting.uncertainty import uncertainty_section
 
 PAGE = "report.html"
-_READS = {"composition": "compositions", "smiles": "SMILES", "selfies": "SELFIES"}
 
 SECTIONS: tuple[Callable[[RunFiles], Section | None], ...] = (
     summary_section,
+    adaptation_section,
+    search_section,
+    strategies_section,
+    support_section,
     scores_section,
     baselines_section,
     predictions_section,
@@ -64,7 +72,7 @@ def run(config: ReportConfig) -> dict[str, Any]:
     """
     files = RunFiles.read(Path(config.run))
     sections = [section for section_of in SECTIONS if (section := section_of(files)) is not None]
-    html = page(*_titles(files), sections)
+    html = page(*titles(files), sections)
     out = files.path / PAGE if config.out is None else Path(config.out)
     write_text(out, html)
     return {
@@ -74,17 +82,3 @@ def run(config: ReportConfig) -> dict[str, Any]:
         "bytes": len(html.encode()),
         "sections": [section.name for section in sections],
     }
-
-
-def _titles(files: RunFiles) -> tuple[str, str]:
-    """Title and subtitle."""
-    config, summary = files.config, files.summary
-    if files.task == "finetune":
-        targets = ", ".join(config.get("targets", ()))
-        models = f", {summary['ensemble']} models" if summary.get("ensemble", 1) > 1 else ""
-        how = f"{summary['task']}, {summary['backbone']} fine-tuned (strategy {summary['strategy']}{models})"
-        return f"{targets} from {config.get('input', 'input')}", f"{how} on {config.get('table', 'a table')}"
-    if files.task == "pretrain":
-        on = _READS.get(str(files.kind), files.kind)
-        return str(summary["name"]), f"{summary['family']} pretrained on {on}: {', '.join(summary['objectives'])}"
-    return f"{files.task}: {files.path.name}", str(summary.get("backbone", ""))

@@ -328,6 +328,7 @@ def _finish(config: TuneConfig, search: Search, study: Study, directory: RunDire
         "seconds_of_trials": round(sum(trial.seconds for trial in ended), 1),
         "versions": {**cards.versions(), "optuna": version("optuna")},
     }
+    cards.write_environment(out, search.config.device)
     directory.finish(summary)
     return directory.summary()
 

@@ -267,7 +267,7 @@ def test_what_is_missing_is_left_out_and_what_is_damaged_is_named(regression, tm
         _page(bare, tmp_path)
     (bare / "environment.json").unlink()
     (bare / "predictions.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(MatfmError, match="fine-tune again"):
+    with pytest.raises(MatfmError, match="run it again"):
         _page(bare, tmp_path)
     (bare / "summary.json").unlink()
     with pytest.raises(MatfmError, match="no finished run"):

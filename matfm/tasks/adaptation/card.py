@@ -8,11 +8,12 @@ from typing import Any
 
 from matfm.core.files import write_text
 from matfm.tasks.adaptation.config import AdaptConfig
-from matfm.tasks.cards import command_line, versions
+from matfm.tasks.cards import command_line, versions, write_environment
 
 
 def write_card(run: Path, config: AdaptConfig, summary: dict[str, Any]) -> None:
-    """What was adapted to what, whether it helped, and how well it does on both sides."""
+    """What was adapted to what, whether it helped, and how well it does on both sides; and `environment.json`."""
+    write_environment(run, config.device)
     verdict = summary["negative_transfer"]
     lines = [
         f"# {config.label} from {config.input}: {config.method}",
@@ -25,7 +26,7 @@ def write_card(run: Path, config: AdaptConfig, summary: dict[str, Any]) -> None:
         *([f"**{verdict['warning'][0].upper()}{verdict['warning'][1:]}.**", ""] if verdict["warning"] else []),
         "## Transfer",
         _judged(config, verdict),
-        *_evidence_lines(summary),
+        *_evidence_lines(config, summary),
         "",
         "## Data",
         f"- {summary['rows_in']:,} rows: {summary['rows_used']:,} used, {summary['rows_rejected']:,} rejected",
@@ -59,13 +60,14 @@ def _tables(tables: Any) -> str:
     return ", ".join(f"`{one.table or one.pretrain}`" for one in tables)
 
 
-def _evidence_lines(summary: dict[str, Any]) -> list[str]:
+def _evidence_lines(config: AdaptConfig, summary: dict[str, Any]) -> list[str]:
     names = {
         "target_labels": "held-out labelled target rows",
         "weighted_source": "held-out source rows, weighted like the target",
         "source": "held-out source rows",
     }
-    unit = f" {summary['units']}" if summary["units"] else ""
+    known = summary["units"][config.label]
+    unit = f" {known}" if known else ""
     return [
         (
             f"- {told}: error {found['control']:.4g}{unit} without adaptation, {found['adapted']:.4g}{unit} with; "
@@ -86,7 +88,7 @@ def _domain_lines(apart: dict[str, Any]) -> list[str]:
 
 
 def _score_lines(config: AdaptConfig, summary: dict[str, Any]) -> list[str]:
-    unit = summary["units"]
+    unit = summary["units"][config.label]
     return [
         f"| {model} | {part} | {metric} | {value:.4f} | {unit if metric.startswith(('mae', 'rmse')) else ''} |"
         for model in ("control", "adapted")

@@ -22,6 +22,9 @@ from matfm.tasks.few_shot.methods import METHODS, FewShotProblem
 
 # Q queries, C classes
 
+Answers = dict[tuple[str, int, str], np.ndarray]
+"""What a method said (Q, C) of the queries of a task's first episode, by task, size and method."""
+
 _NORMAL = 1.959964
 """Half width of a 95 % interval, in standard errors."""
 
@@ -71,12 +74,18 @@ class Bench:
 
 
 def evaluate(
-    bench: Bench, sizes: Sequence[int], episodes: int, methods: Sequence[str], path: Path, label: str = "evaluate"
+    bench: Bench,
+    sizes: Sequence[int],
+    episodes: int,
+    methods: Sequence[str],
+    path: Path,
+    label: str = "evaluate",
+    answers: Answers | None = None,
 ) -> list[dict[str, Any]]:
     """Answer `episodes` episodes of every task and size with every method; one record each.
 
     Records are appended to `path` (JSON lines) as they come, and those that are there are not made again. Tasks with
-    too few rows for a size are left out of it.
+    too few rows for a size are left out of it. Into `answers` goes what is said in first episodes.
 
     Raises:
         MatfmError: an unknown method, or no task has rows enough for a size.
@@ -100,7 +109,10 @@ def evaluate(
             problem = bench.problem(episode, seed=number)
             for method in missing:
                 started = time.perf_counter()
-                scores = episode_scores(episode.query_labels_Q, METHODS[method](problem), problem.regression)
+                answer = METHODS[method](problem)
+                scores = episode_scores(episode.query_labels_Q, answer, problem.regression)
+                if number == 0 and answers is not None:
+                    answers[names[task], size, method] = answer
                 entry = {"task": names[task], "support": size, "episode": number, "method": method, **scores}
                 entry |= {"queries": len(episode.query_Q), "seconds": round(time.perf_counter() - started, 3)}
                 records.append(entry)

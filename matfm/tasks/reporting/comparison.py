@@ -13,10 +13,13 @@ from matfm.tasks.audit import ALL, FILE, may_be_scored, read_audit
 from matfm.tasks.kinds import SCRATCH
 from matfm.tasks.recipes.recipe import Recipe, load_recipe, recipe_names
 from matfm.tasks.reporting.html import Html, joined, number, sentence, table, tag
-from matfm.tasks.reporting.overview import headline_metric
 from matfm.tasks.reporting.page import Section
-from matfm.tasks.reporting.run_files import Results, RunFiles
+from matfm.tasks.reporting.results import Results
+from matfm.tasks.reporting.run_files import RunFiles, as_mapping
+from matfm.tasks.reporting.scores import headline_score
 
+_OF_OTHER_RUNS = frozenset({"tune", "compare-strategies"})
+"""Verbs whose runs hold other runs, which have pages of their own."""
 _EXPLAINED = (
     "Substances in common are counted by reduced composition or canonical SMILES. A label is the same if it is of the "
     "same family and origin."
@@ -41,11 +44,9 @@ def audit_section(run: RunFiles) -> Section | None:
     if run.task == "pretrain":
         own = run.path / FILE
         if not own.is_file():
-            return _said(
-                joined([_bad("Unknown: "), "these weights have no audit. ", _remedy("--out " + run.summary["run"])])
-            )
+            return _said(joined([_bad("Unknown: "), "these weights have no audit. ", _remedy(f"--out {run.path}")]))
         return Section("contamination", "Contamination", _pairs(read_audit(str(run.path))))
-    if backbone is None:
+    if backbone is None or run.task in _OF_OTHER_RUNS:
         return None
     if str(backbone).startswith(SCRATCH):
         return _said(joined([_good("None: "), "the network began with random weights, without pretraining."]))
@@ -56,14 +57,20 @@ def audit_section(run: RunFiles) -> Section | None:
     return Section("contamination", "Contamination", joined([*_verdicts(run, str(backbone)), _pairs(audit)]))
 
 
+def _table_of(run: RunFiles) -> str:
+    """The table whose rows are predicted; of several, the first."""
+    of = (run.config.get("target") or [{}])[0] if run.task == "adapt" else run.config
+    return str(as_mapping(of).get("table", ""))
+
+
 def recipe_of(run: RunFiles) -> Recipe | None:
     """The shipped recipe whose table the run was given: one of that name, those targets and that many rows."""
-    name = Path(str(run.config.get("table", ""))).stem
+    name = Path(_table_of(run)).stem
     if name not in recipe_names():
         return None
     recipe = load_recipe(name)
     columns = {column.name for column in recipe.columns()}
-    fits = set(run.config.get("targets", ())) <= columns and recipe.rows == run.summary.get("rows_in")
+    fits = set(run.targets) <= columns and recipe.rows == run.summary.get("rows_in")
     return recipe if fits else None
 
 
@@ -84,10 +91,13 @@ def constant_scores(results: Results) -> dict[str, float]:
 
 
 def _of_target(run: RunFiles, results: Results, recipe: Recipe | None) -> Html:
-    scores = run.summary["metrics"][results.part][results.name]
     own = f"this run ({run.summary.get('backbone', 'model')})"
-    where = f"{results.part} rows of this run"
-    rows: list[tuple[float, str, Any, str]] = [(scores[headline_metric(results)], own, None, where)]
+    where = f"{results.part_name} rows of this run"
+    rows: list[tuple[float, str, Any, str]] = [(headline_score(run, results), own, None, where)]
+    if results.control_R is not None:
+        rows.append(
+            (mean_absolute_error(results.true_R, results.control_R), "the control, without adaptation", None, where)
+        )
     rows += [(score, name, None, where) for name, score in constant_scores(results).items()]
     if recipe is not None and not results.classes:
         folds = f"{recipe.folds.count} official folds" if recipe.folds else "published"
@@ -105,17 +115,17 @@ def _of_target(run: RunFiles, results: Results, recipe: Recipe | None) -> Html:
 def _verdicts(run: RunFiles, backbone: str) -> list[Html]:
     recipe = recipe_of(run)
     if recipe is None:
-        table_name = run.config.get("table", "")
+        table_name = _table_of(run)
         return [
             tag(
                 "p",
                 _bad("Unknown for this table: "),
-                f"{table_name} is no shipped recipe that the audit of {backbone} knows. ",
+                f"{table_name} was not recognised as a shipped recipe that the audit of {backbone} knows. ",
                 _remedy(f"--evaluate {table_name}"),
             )
         ]
     said = []
-    for target in run.config["targets"]:
+    for target in run.targets:
         try:
             verdict = may_be_scored(backbone, recipe.name, target)
             mark = _good("May be scored: ") if verdict.allowed else _bad("Must not be scored: ")

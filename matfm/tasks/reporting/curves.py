@@ -8,13 +8,20 @@ from typing import Any
 import numpy as np
 
 from matfm.tasks.reporting.charts import Axis, Frame, axis, chart
-from matfm.tasks.reporting.html import Html, number, sentence, tag
+from matfm.tasks.reporting.html import Html, joined, number, sentence, tag
 from matfm.tasks.reporting.page import Section
-from matfm.tasks.reporting.run_files import RunFiles
+from matfm.tasks.reporting.pictures import picture_of
+from matfm.tasks.reporting.run_files import RunFiles, as_mapping
 
 _BESIDE_LOSS = frozenset({"step", "lr", "tokens_per_s", "loss"})
 _SERIES = 6
 """Colours there are, and so lines in one picture."""
+
+_DIAGNOSTICS = {
+    "diagnostics.png": "Gradient norms and relative updates of the layers, and activations of the blocks.",
+    "attention.png": "What the tokens of one sequence attend to, by block.",
+}
+"""Pictures of a run that was diagnosed, with their captions."""
 
 Records = list[dict[str, Any]]
 Line = tuple[str, np.ndarray, np.ndarray]
@@ -30,12 +37,15 @@ def curves_section(run: RunFiles) -> Section | None:
     terms = [name for name in _numbers(first) if name not in _BESIDE_LOSS]
     pictures = [
         _picture("training loss", _lines(logs, lambda record: record.get("loss")), log=True),
-        _picture("validation score", _lines(logs, lambda record: record.get("valid", {}).get("score")), dots=True),
+        _picture(
+            "validation score", _lines(logs, lambda record: as_mapping(record.get("valid")).get("score")), dots=True
+        ),
         _picture("learning rate", _lines({"": first}, lambda record: record.get("lr"))),
         *(_picture(name, _lines({"": first}, lambda record, name=name: record.get(name))) for name in terms[:_SERIES]),
     ]
     shown = [picture for picture in pictures if picture is not None]
-    return Section("curves", "Training", tag("div", *shown, class_="charts")) if shown else None
+    drawn = [picture_of(run, name, caption) for name, caption in _DIAGNOSTICS.items()]
+    return Section("curves", "Training", joined([tag("div", *shown, class_="charts"), *drawn])) if shown else None
 
 
 def _numbers(records: Records) -> list[str]:

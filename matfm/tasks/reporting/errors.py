@@ -15,7 +15,8 @@ from matfm.tasks.reporting.drawings import drawn_input
 from matfm.tasks.reporting.html import Html, joined, number, scrolling, sentence, shortened, table, tag
 from matfm.tasks.reporting.page import Section
 from matfm.tasks.reporting.periodic_table import ElementValue, periodic_table
-from matfm.tasks.reporting.run_files import Results, RunFiles
+from matfm.tasks.reporting.results import Results
+from matfm.tasks.reporting.run_files import RunFiles
 
 # R rows
 
@@ -57,7 +58,7 @@ def groups_section(run: RunFiles) -> Section | None:
     listed = sorted(((v, name) for name, v in by_group.items() if v.rows >= FEWEST), key=lambda item: -item[0].value)
     body = [
         table(
-            f"Functional groups (Ertl 2017) in at least {FEWEST} {results.part} rows, worst first",
+            f"Functional groups (Ertl 2017) in at least {FEWEST} {results.part_name} rows, worst first",
             ("group", "rows", results.error_name),
             [(tag("code", shortened(name, 60)), number(v.rows), number(v.value)) for v, name in listed[:_LISTED]],
         )
@@ -78,7 +79,8 @@ def hardest_section(run: RunFiles) -> Section | None:
     hardest = [position for position in order if once[results.inputs[position]] == position][:_CASES]
     cases = [_case(run, results, position) for position in hardest]
     what = "lowest probability of the true class" if results.classes else "largest errors"
-    intro = f"The {results.part} rows with the {what} of {results.name}, each input once; row 0 is the table's first."
+    of = f"{results.part_name} rows with the {what} of {results.name}"
+    intro = f"The {of}, each input once; row 0 is the first of its table."
     return Section("hardest", "Hardest cases", joined([tag("p", intro), tag("ul", *cases, class_="cases")]))
 
 
@@ -95,7 +97,7 @@ def _map(results: Results, by_element: Mapping[str, ElementValue]) -> Html:
     what = results.error_name
     picture = scrolling(periodic_table(by_element, what, FEWEST), f"Periodic table of the {what}")
     intro = (
-        f"{sentence(what)} of the {results.part} rows that hold the element, here of {results.name}. "
+        f"{sentence(what)} of the {results.part_name} rows that hold the element, here of {results.name}. "
         f"Dashed: fewer than {FEWEST} rows. Without a number: no row."
     )
     listed = tag("details", tag("summary", "The same as a table"), _list(results, by_element))
@@ -105,7 +107,7 @@ def _map(results: Results, by_element: Mapping[str, ElementValue]) -> Html:
 def _list(results: Results, by_element: Mapping[str, ElementValue]) -> Html:
     worst = sorted(by_element.items(), key=lambda item: -item[1].value)
     rows = [(symbol, number(v.rows), number(v.value)) for symbol, v in worst]
-    caption = f"{sentence(results.error_name)} of the {results.part} rows that hold an element, worst first"
+    caption = f"{sentence(results.error_name)} of the {results.part_name} rows that hold an element, worst first"
     return table(caption, ("element", "rows", results.error_name), rows)
 
 
@@ -142,7 +144,7 @@ def _groups(molecule: Any) -> frozenset[str]:
 def _scaffolds(run: RunFiles, results: Results, molecules: Sequence[Any]) -> Html | None:
     """Errors of rows whose scaffold a training row has, and of the others."""
     train = run.inputs_of("train")
-    if len(train) > _ANALYSED or results.part == "train":
+    if len(train) > _ANALYSED or results.part.endswith("train"):
         return None
     assert run.kind is not None
     seen = {_scaffold(_molecule(text, run.kind)) for text in train}
@@ -191,5 +193,7 @@ def _case(run: RunFiles, results: Results, position: int) -> Html:
             ("error", f"{number(float(results.errors[position]))} {results.unit}".strip()),
         ]
     facts.append(("row", number(int(results.row_R[position]))))
+    if results.tables:
+        facts.append(("table", shortened(results.tables[position], 60)))
     terms = (part for name, value in facts for part in (tag("dt", name), tag("dd", value)))
     return tag("li", drawn_input(results.inputs[position], run.kind), tag("dl", *terms))

@@ -7,7 +7,8 @@ import numpy as np
 from matfm.tasks.reporting.charts import Axis, axis, chart, square
 from matfm.tasks.reporting.html import Html, joined, number, scrolling, shortened, tag
 from matfm.tasks.reporting.page import Section
-from matfm.tasks.reporting.run_files import Results, RunFiles
+from matfm.tasks.reporting.results import Results
+from matfm.tasks.reporting.run_files import RunFiles
 
 # R rows, C classes
 
@@ -60,7 +61,7 @@ def _parity(results: Results, most: int) -> Html:
     marks = [frame.guide(ends, ends), frame.points(true_R[rows], value_R[rows], titles)]
     drawn = f"{len(rows):,} of the {len(true_R):,}" if len(rows) < len(true_R) else f"{len(true_R):,}"
     choice = " (the largest errors, and a random choice of the others)" if len(rows) < len(true_R) else ""
-    rows_said = f"{drawn} {results.part} rows{choice}"
+    rows_said = f"{drawn} {results.part_name} rows{choice}"
     caption = f"Predicted against measured {results.name}: {rows_said}. On the dashed line they agree."
     return chart(frame.drawn(caption, *marks), caption)
 
@@ -105,7 +106,7 @@ def _roc(results: Results, classes: list[int]) -> Html:
         marks.append(frame.line(false_N, true_N, series))
         area = number(float(roc_auc_score(is_class, results.value_R[:, c])))
         legend.append(f"{shortened(results.classes[c], 30)}: {area}")
-    caption = f"ROC of {results.name}, {results.part} rows; area under the curve of {', '.join(legend)}."
+    caption = f"ROC of {results.name}, {results.part_name} rows; area under the curve of {', '.join(legend)}."
     return chart(frame.drawn(caption, *marks), caption, legend)
 
 

@@ -111,6 +111,11 @@ def figure(picture: object, caption: object) -> Html:
     return tag("figure", picture, tag("figcaption", caption))
 
 
+def tile(what: str, value: str, note: str = "") -> Html:
+    """A number that stands out, with its name above and a note below."""
+    return tag("div", tag("span", what), tag("b", value), tag("span", note) if note else None, class_="tile")
+
+
 def bullets(items: Iterable[object]) -> Html:
     """A list; nothing for no items."""
     lines = [tag("li", item) for item in items]

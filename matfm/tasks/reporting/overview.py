@@ -6,39 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from matfm.core.metrics import balanced_accuracy, bootstrap_interval
-from matfm.tasks.reporting.html import Html, bullets, joined, number, shortened, table, tag
+from matfm.tasks.reporting.adaptation import adaptation_tiles
+from matfm.tasks.reporting.html import Html, bullets, joined, number, shortened, table, tag, tile
 from matfm.tasks.reporting.page import Section
-from matfm.tasks.reporting.run_files import Results, RunFiles
+from matfm.tasks.reporting.results import PARTS, Results
+from matfm.tasks.reporting.run_files import RunFiles, as_mapping
+from matfm.tasks.reporting.scores import duration, headline_score, shown
+from matfm.tasks.reporting.search import search_tiles
+from matfm.tasks.reporting.strategies import strategies_tiles
 
 _HEADLINES = 6
 """Targets that have a tile of their own."""
 _REASONS = 12
 """Reasons of rejected rows that are listed."""
-_PARTS = {"test": "test", "valid": "validation", "train": "training"}
-_METRICS = {
-    "n": "rows",
-    "mae": "mean absolute error",
-    "mae_low": "95 % interval of it, from",
-    "mae_high": "to",
-    "rmse": "root mean squared error",
-    "r2": "R²",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "roc_auc": "ROC area",
-    "coverage_90": "coverage of 90 % intervals or sets",
-    "width_90": "mean width of 90 % intervals",
-    "set_size_90": "mean size of 90 % sets of classes",
-    "interval_score_90": "interval score at 90 %",
-    "nll": "negative log-likelihood (nats)",
-    "ence": "calibration error of standard deviations (ENCE)",
-    "ece": "calibration error of probabilities (ECE)",
-    "brier": "Brier score",
-    "temperature": "temperature that fits held-out rows",
-    "nll_calibrated": "negative log-likelihood at the temperature",
-    "ece_calibrated": "calibration error at the temperature",
-    "brier_calibrated": "Brier score at the temperature",
-}
-"""Names of scores for people; others are shown as they are."""
 _SHARED = {"same_reduced_formula": "the reduced formula", "same_canonical": "the canonical SMILES"}
 
 
@@ -46,81 +26,69 @@ def summary_section(run: RunFiles) -> Section:
     """The headline scores, and the rows they rest on."""
     summary = run.summary
     tiles = [_headline(run, results) for results in run.results[:_HEADLINES]] or _held_out_tiles(run)
+    tiles += _TILES[run.task](run) if run.task in _TILES else []
     if "rows_in" in summary:
-        rejected = summary.get("rows_rejected", 0)
-        tiles.append(
-            _tile("rows used", number(summary["rows_used"]), f"{rejected:,} of {summary['rows_in']:,} rejected")
-        )
+        note = f"{_count(summary, 'rows_rejected')} of {_count(summary, 'rows_in')} rejected"
+        tiles.append(tile("rows used", _count(summary, "rows_used"), note))
     if "parameters" in summary:
-        tiles.append(_tile("parameters", number(summary["parameters"]), str(summary.get("family", ""))))
-    if "seconds" in summary:
+        tiles.append(tile("parameters", _count(summary, "parameters"), str(summary.get("family", ""))))
+    seconds = summary.get("seconds", summary.get("seconds_of_trials"))
+    if seconds is not None:
         tiles.append(
-            _tile("time", _duration(summary["seconds"]), f"seed {summary.get('seed', run.config.get('seed'))}")
+            tile("time", duration(seconds), f"seed {summary.get('seed', run.training.get('seed', 'unknown'))}")
         )
     further = len(run.results) - _HEADLINES
     notes = [
         f"{further} more targets are in the table of scores." if further > 0 else None,
-        _caution(run.results),
+        _caution(run),
     ]
-    body = joined([tag("div", *tiles, class_="tiles"), *(tag("p", note) for note in notes if note)])
+    body = joined([tag("div", *tiles, class_="tiles") if tiles else None, *(tag("p", note) for note in notes if note)])
     return Section("summary", "Summary", body)
 
 
-def scores_section(run: RunFiles) -> Section | None:
-    """Every score of the run, by part and target."""
-    metrics = run.summary.get("metrics")
-    if isinstance(metrics, list) and metrics and isinstance(metrics[0], dict):
-        names = list(dict.fromkeys(name for record in metrics for name in record))
-        records = [[_shown(record.get(name)) for name in names] for record in metrics]
-        return Section("scores", "Scores", table("Scores of the test tasks", names, records))
-    if isinstance(metrics, dict) and all(isinstance(targets, dict) for targets in metrics.values()):
-        return Section("scores", "Scores", joined(_of_parts(run, metrics)))
-    valid = run.summary.get("valid")
-    if not isinstance(valid, dict) or not valid:
-        return None
-    units = run.summary.get("units", {})
-    rows = [(name, number(value), units.get(name.removeprefix("mae_"), "")) for name, value in valid.items()]
-    return Section(
-        "scores", "Scores", table("Scores of the rows held out of training", ("metric", "value", "unit"), rows)
-    )
+_TILES = {"adapt": adaptation_tiles, "tune": search_tiles, "compare-strategies": strategies_tiles}
+"""What the verdict of other runs is."""
 
 
 def data_section(run: RunFiles) -> Section | None:
     """Rows by part, what was rejected and why, and what the parts share."""
     summary = run.summary
-    if "rows_in" not in summary:
-        return None
-    parts = summary.get("rows", {})
+    counted = "rows_in" in summary
+    rows = ", ".join(f"{count:,} {PARTS.get(part, part)}" for part, count in run.mapping("rows").items() if count)
     lines: list[object] = [
-        f"{summary['rows_in']:,} rows: {summary['rows_used']:,} used, {summary['rows_rejected']:,} rejected",
-        _source(run),
-        f"split {run.config['split']}" if "split" in run.config else None,
-        ", ".join(f"{rows:,} {_PARTS.get(part, part)}" for part, rows in parts.items() if rows) or None,
-        f"{summary['rows_held_out']:,} rows held out of training" if "rows_held_out" in summary else None,
-        *_leakage(summary.get("leakage", {})),
+        f"{_count(summary, 'rows_in')} rows: {_count(summary, 'rows_used')} used, "
+        f"{_count(summary, 'rows_rejected')} rejected"
+        if counted
+        else None,
+        *_sources(run),
+        f"split {run.training['split']}" if run.training.get("split") else None,
+        f"split of the target {run.config['target_split']}" if run.config.get("target_split") else None,
+        rows or None,
+        f"{_count(summary, 'rows_held_out')} rows held out of training" if "rows_held_out" in summary else None,
+        *_leakage(run),
         *(
             f"censored labels of {name}, not scored: {count['below']:,} below, {count['above']:,} above a bound"
-            for name, count in summary.get("censored", {}).items()
+            for name, count in run.mapping("censored").items()
         ),
-        f"conditions: {', '.join(summary['conditions'])}" if summary.get("conditions") else None,
-        *_readings(summary),
+        _conditions(summary.get("conditions")),
+        *_readings(run),
     ]
-    return Section("data", "Data", joined([bullets(line for line in lines if line), _rejects(run)]))
+    body = [bullets(line for line in lines if line), _rejects(run)]
+    return Section("data", "Data", joined(body)) if any(body) else None
 
 
 def environment_section(run: RunFiles) -> Section:
     """What the numbers depend on beside the configuration."""
-    known = run.environment
+    known, seconds = run.environment, run.summary.get("seconds", run.summary.get("seconds_of_trials"))
+    asked = run.training.get("device", "unknown")
     lines = [
         joined(["command: ", tag("code", shortened(known["command"], 1000))]) if "command" in known else None,
-        f"device: {known['device']}"
-        if "device" in known
-        else f"device asked for: {run.config.get('device', 'unknown')}",
-        f"machine: {known['machine']}, {known['threads']} thread(s)" if "machine" in known else None,
-        f"seed: {run.config.get('seed', 'unknown')}",
-        f"time: {_duration(run.summary['seconds'])}" if "seconds" in run.summary else None,
+        f"device: {known['device']}" if "device" in known else f"device asked for: {asked}",
+        f"machine: {known['machine']}, {known.get('threads', 'unknown')} thread(s)" if "machine" in known else None,
+        f"seed: {run.training.get('seed', 'unknown')}",
+        f"time: {duration(seconds)}" if seconds is not None else None,
     ]
-    versions = known.get("versions", {})
+    versions = as_mapping(known.get("versions")) | run.mapping("versions")
     body = [
         bullets(line for line in lines if line),
         table("Versions", ("package", "version"), versions.items(), texts=(0, 1)) if versions else None,
@@ -132,78 +100,87 @@ def environment_section(run: RunFiles) -> Section:
 
 def config_section(run: RunFiles) -> Section:
     """The resolved configuration, every option by its dotted name."""
-    rows = [(name, shortened(_shown(value))) for name, value in _flat(run.config)]
+    rows = [(name, shortened(shown(value))) for name, value in _flat(run.config)]
     listed = table("Resolved configuration", ("option", "value"), rows, texts=(0, 1))
     body = tag("details", tag("summary", f"{len(rows)} options"), listed)
     return Section("configuration", "Configuration", body)
 
 
-def headline_metric(results: Results) -> str:
-    """The score that a target is told by."""
-    return "balanced_accuracy" if results.classes else "mae"
-
-
 def _headline(run: RunFiles, results: Results) -> Html:
-    scores = run.summary["metrics"][results.part][results.name]
-    part = f"{_PARTS[results.part]} rows: {len(results.true_R):,}"
-    value = number(scores[headline_metric(results)])
+    scores, value = run.scores_of(results), number(headline_score(run, results))
+    part = f"{results.part_name} rows: {len(results.true_R):,}"
     if results.classes:
         chosen = results.value_R.argmax(axis=1)
         low, high = bootstrap_interval(balanced_accuracy, results.true_R, chosen)
         area = f"ROC area {number(scores['roc_auc'])}; " if "roc_auc" in scores else ""
-        return _tile(
+        return tile(
             f"balanced accuracy of {results.name}", value, f"95 %: {number(low)} to {number(high)}; {area}{part}"
         )
-    ends = f"95 %: {number(scores['mae_low'])} to {number(scores['mae_high'])}; " if "mae_low" in scores else ""
-    return _tile(f"mean absolute error of {results.name}", f"{value} {results.unit}".strip(), f"{ends}{part}")
+    known = {"mae_low", "mae_high"} <= scores.keys()
+    ends = f"95 %: {number(scores['mae_low'])} to {number(scores['mae_high'])}; " if known else ""
+    return tile(f"mean absolute error of {results.name}", f"{value} {results.unit}".strip(), f"{ends}{part}")
 
 
 def _held_out_tiles(run: RunFiles) -> list[Html]:
-    valid = run.summary.get("valid")
-    return [_tile("held-out score", number(valid["score"]), "")] if isinstance(valid, dict) and "score" in valid else []
+    score = run.mapping("valid").get("score")
+    return [] if score is None else [tile("held-out score", number(score), "")]
 
 
-def _tile(what: str, value: str, note: str) -> Html:
-    return tag("div", tag("span", what), tag("b", value), tag("span", note) if note else None, class_="tile")
+def _count(summary: dict[str, Any], name: str) -> str:
+    return number(summary.get(name))
 
 
-def _caution(shown: list[Results]) -> str | None:
-    other = {results.part for results in shown} - {"test"}
+def _caution(run: RunFiles) -> str | None:
+    """Where other rows than test rows are shown."""
+    tested = "target_test" if run.task == "adapt" else "test"
+    other = sorted({results.part_name for results in run.results} - {PARTS[tested]})
     if not other:
         return None
-    part = " and ".join(_PARTS[part] for part in sorted(other))
-    return f"There are no labelled test rows: scores and pictures are those of the {part} rows, which are too good."
+    said = (
+        f"There are no labelled {PARTS[tested]} rows: scores and pictures are those of the {' and '.join(other)} rows"
+    )
+    return f"{said}." if other[0].startswith("source") else f"{said}, which are too good."
 
 
-def _of_parts(run: RunFiles, metrics: dict[str, Any]) -> Iterator[Html]:
-    units = run.summary.get("units", {})
-    for target in dict.fromkeys(target for targets in metrics.values() for target in targets):
-        of_parts = [targets.get(target, {}) for targets in metrics.values()]
-        names = dict.fromkeys(name for scores in of_parts for name in scores)
-        rows = [[_METRICS.get(name, name), *(_shown(scores.get(name)) for scores in of_parts)] for name in names]
-        unit = f" ({units[target]})" if units.get(target) else ""
-        yield table(f"Scores of {target}{unit}", ["metric", *(_PARTS.get(part, part) for part in metrics)], rows)
-
-
-def _source(run: RunFiles) -> Html | None:
-    of = run.config.get("data", run.config)
-    named = of.get("table") or of.get("recipe") or of.get("tokens")
-    return joined(["data: ", tag("code", named)]) if named else None
-
-
-def _leakage(shared: dict[str, float]) -> list[str]:
+def _sources(run: RunFiles) -> list[Html]:
+    """The tables, recipes or token files that rows come from."""
+    of = as_mapping(run.training.get("data")) or run.training
+    named = {"data": [of.get("table") or of.get("recipe") or of.get("tokens")]}
+    if run.task == "adapt":
+        named = {
+            side: [as_mapping(one).get("table") for one in run.config.get(side, ())] for side in ("source", "target")
+        }
     return [
-        f"{share:.1%} of the test rows have {_SHARED.get(name, name)} of a training row"
-        for name, share in shared.items()
+        joined([f"{side}: ", joined((tag("code", name) for name in names if name), ", ")])
+        for side, names in named.items()
+        if any(names)
     ]
 
 
-def _readings(summary: dict[str, Any]) -> list[str]:
-    lines = []
+def _leakage(run: RunFiles) -> list[str]:
+    lines = [
+        f"{share:.1%} of the test rows have {_SHARED.get(name, name)} of a training row"
+        for name, share in run.mapping("leakage").items()
+    ]
+    overlap = run.summary.get("overlap")
+    if overlap is not None:
+        lines.append(f"{overlap:.1%} of the target rows have the formula or molecule of a source training row")
+    return lines
+
+
+def _conditions(names: Any) -> str | None:
+    return f"conditions: {', '.join(names)}" if names else None
+
+
+def _readings(run: RunFiles) -> list[str]:
+    summary, lines = run.summary, []
     if summary.get("rows_to_check"):
-        first = "; ".join(f"row {one['row']}: {shortened(one['reading'])}" for one in summary["first_to_check"][:3])
-        lines.append(f"to check, though used: how {summary['rows_to_check']:,} row(s) were read ({first})")
-    unknown = summary.get("unknown_tokens", {})
+        first = "; ".join(
+            f"row {one.get('row')}: {shortened(one.get('reading'))}" for one in run.entries("first_to_check")[:3]
+        )
+        shown_first = f" ({first})" if first else ""
+        lines.append(f"to check, though used: how {summary['rows_to_check']:,} row(s) were read{shown_first}")
+    unknown = run.mapping("unknown_tokens")
     if unknown.get("count"):
         lines.append(f"{unknown['count']:,} tokens are outside the vocabulary; the model sees them as unknown")
     if summary.get("rows_truncated"):
@@ -225,17 +202,6 @@ def _rejects(run: RunFiles) -> Html | None:
             tag("p", f"{more} more reasons are in rejects.csv.", class_="quiet") if more > 0 else None,
         ]
     )
-
-
-def _shown(value: Any) -> str:
-    """A value of a configuration or a record."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "–"}[value]
-    if isinstance(value, (int, float)):
-        return number(value) if isinstance(value, float) else str(value)
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_shown(one) for one in value) or "–"
-    return str(value) or "–"
 
 
 def _flat(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:

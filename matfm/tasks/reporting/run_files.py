@@ -11,65 +11,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from matfm.chem.units import Property
 from matfm.core.run_directory import RunDirectory
 from matfm.core.run_log import LOG_FILE, read_log
 from matfm.errors import MatfmError
 from matfm.tasks.cards import ENVIRONMENT
-from matfm.tasks.targets import Targets
-
-# R rows of the part that is shown, C classes
+from matfm.tasks.reporting.results import Results, results_of
 
 PREDICTIONS, REJECTS = "predictions.parquet", "rejects.csv"
+_SUMMARY = "summary.json"
 _PLACE = re.compile(r"^(?:…|'.*?'|\".*?\")(?: at position [0-9]+)?: ", re.DOTALL)
-_SHOWN_PARTS = ("test", "valid", "train")
-
-
-@dataclass(frozen=True)
-class Results:
-    """Labels and predictions of one target on the rows that are shown: test rows, else validation or training rows."""
-
-    name: str
-    unit: str
-    classes: tuple[str, ...]
-    """Names of the classes; empty for a number."""
-    part: str
-    row_R: np.ndarray
-    """Row in the table that the run was given, from 0."""
-    inputs: list[str]
-    true_R: np.ndarray
-    """Labels, or indices of classes."""
-    value_R: np.ndarray
-    """Predictions, or probabilities (R, C)."""
-    std_R: np.ndarray | None
-    quantiles: dict[float, np.ndarray]
-    train_R: np.ndarray
-    """Exact labels of the training rows; another R."""
-
-    @property
-    def errors(self) -> np.ndarray:
-        """(R,): distance from the label in its unit; of classes, 1 where the likeliest is wrong."""
-        if self.classes:
-            wrong: np.ndarray = (self.value_R.argmax(axis=1) != self.true_R).astype(np.float64)
-            return wrong
-        distance: np.ndarray = np.abs(self.true_R - self.value_R)
-        return distance
-
-    @property
-    def label(self) -> str:
-        """Name with unit."""
-        return f"{self.name} ({self.unit})" if self.unit else self.name
-
-    @property
-    def error_name(self) -> str:
-        """What the mean of `errors` is."""
-        if self.classes:
-            return "share of wrong classes"
-        return f"mean absolute error ({self.unit})" if self.unit else "mean absolute error"
+_ADAPTED = "adapted"
+"""Model of an adaptation whose predictions are in `predictions.parquet`."""
 
 
 @dataclass(frozen=True)
@@ -89,42 +44,73 @@ class RunFiles:
         if not (path / "config.json").is_file():
             inner = path / "run"
             hint = f"did you mean {inner}?" if (inner / "config.json").is_file() else "give the --out of a run"
-            raise MatfmError(f"{path} holds no run (config.json is missing); {hint}")
+            what = "holds no run (config.json is missing)" if path.is_dir() else "is no folder"
+            raise MatfmError(f"{path} {what}; {hint}")
+        if not (path / _SUMMARY).is_file():
+            whole = next((above for above in path.parents[:2] if (above / _SUMMARY).is_file()), None)
+            hint = f"it belongs to the run {whole}" if whole else "end it with --resume, or give the --out of a run"
+            raise MatfmError(f"{path} holds no finished run (summary.json is missing); {hint}")
         summary = RunDirectory(path).summary()
-        try:
-            said = json.loads((path / "config.json").read_text("utf-8"))
-            return cls(path, {key: value for key, value in said.items() if key != "run"}, said.get("run", {}), summary)
-        except (ValueError, AttributeError) as error:
-            raise MatfmError(f"{path / 'config.json'} is not a readable configuration: {error}") from error
+        said = read_object(path / "config.json", "give the --out of a run that is whole")
+        config = said.pop("run", {})
+        if not isinstance(config, dict):
+            raise MatfmError(f"{path / 'config.json'} is not a readable configuration: 'run' holds no names and values")
+        return cls(path, said, config, summary)
 
     @property
     def task(self) -> str:
-        """finetune, pretrain, fewshot, …: the verb that made the run."""
+        """finetune, pretrain, adapt, fewshot, tune, compare-strategies, …: the verb that made the run."""
         made_by = str(self.summary.get("task", "run"))
         return "finetune" if made_by in ("regression", "classification") else made_by
 
     @property
     def kind(self) -> str | None:
         """composition, smiles or selfies."""
-        kind = self.summary.get("kind") or self.config.get("kind") or self.config.get("data", {}).get("kind")
+        kind = self.summary.get("kind") or self.config.get("kind") or as_mapping(self.config.get("data")).get("kind")
         return None if kind is None else str(kind)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Configuration of the fine-tuning; of a search or comparison, the one that its trials or strategies vary."""
+        return as_mapping(self.config.get("finetune")) or self.config
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """An entry of the summary that has names and values; empty where there is none."""
+        return as_mapping(self.summary.get(name))
+
+    def entries(self, name: str) -> list[dict[str, Any]]:
+        """An entry of the summary that is a list of records; empty where there is none."""
+        found = self.summary.get(name)
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+    @property
+    def targets(self) -> list[str]:
+        """Columns that are predicted; none for runs that predict no column of a table."""
+        label = self.config.get("label")
+        return list(self.training.get("targets") or ([label] if self.task == "adapt" and label else []))
+
+    def scores_of(self, results: Results) -> dict[str, float]:
+        """Scores of the rows that are shown; empty where the summary has none."""
+        metrics = self.mapping("metrics")
+        if self.task == "adapt":
+            metrics = as_mapping(metrics.get(_ADAPTED))
+        return as_mapping(as_mapping(metrics.get(results.part)).get(results.name))
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Command, device and versions; empty for runs that did not record them."""
         path = self.path / ENVIRONMENT
-        try:
-            return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
-        except (ValueError, TypeError) as error:
-            raise MatfmError(f"{path} is not readable JSON ({error}); remove it") from error
+        return read_object(path, "remove it") if path.is_file() else {}
 
     @cached_property
     def logs(self) -> dict[str, list[dict[str, Any]]]:
         """Records of the training of each model, by its name; the first is that of the run itself."""
-        members = sorted(self.path.glob(f"ensemble/*/{LOG_FILE}"), key=lambda path: (len(path.parent.name), path))
-        logs = {"model 1": read_log(self.path / LOG_FILE)}
-        logs |= {f"model {count}": read_log(path) for count, path in enumerate(members, start=2)}
-        return {name: records for name, records in logs.items() if records}
+        if self.task == "adapt":
+            named = {"adapted": self.path / LOG_FILE, "control": self.path / "control" / LOG_FILE}
+        else:
+            members = sorted(self.path.glob(f"ensemble/*/{LOG_FILE}"), key=lambda path: (len(path.parent.name), path))
+            named = {f"model {count}": path for count, path in enumerate([self.path / LOG_FILE, *members], start=1)}
+        return {name: records for name, path in named.items() if (records := read_log(path))}
 
     @cached_property
     def reject_reasons(self) -> list[tuple[str, str, int, str]]:
@@ -146,13 +132,13 @@ class RunFiles:
     def results(self) -> list[Results]:
         """Of every target that has exact labels; none for runs without predictions."""
         path = self.path / PREDICTIONS
-        if not path.is_file() or not self.config.get("targets"):
+        if not path.is_file() or not self.targets:
             return []
         try:
-            table = pq.read_table(path)
-            return self._results(table)
+            names = self.architecture.get("class_names")
+            return results_of(pq.read_table(path), self.config["input"], self.targets, self.mapping("units"), names)
         except (pa.ArrowInvalid, KeyError) as error:
-            raise MatfmError(f"{path} is not what matfm finetune writes ({error}); fine-tune again") from error
+            raise MatfmError(f"{path} is not what matfm {self.task} writes ({error}); run it again") from error
 
     def inputs_of(self, part: str) -> list[str]:
         """Cells of the input column of train, valid or test."""
@@ -160,72 +146,23 @@ class RunFiles:
         parts, inputs = table["part"].to_pylist(), table[self.config["input"]].to_pylist()
         return [str(text) for text, of in zip(inputs, parts, strict=True) if of == part]
 
-    def _results(self, table: pa.Table) -> list[Results]:
-        names, units = self.config["targets"], self.summary.get("units", {})
-        every_class = _classes(self.architecture.get("class_names"))
-        if every_class:
-            known = tuple(Property(name, "") for name in names)
-            columns_of = Targets(known, every_class).class_columns("probability")
-        parts = np.array(table["part"].to_pylist(), dtype=object)
-        found = []
-        for k, name in enumerate(names):
-            true = _numbers(table, name)
-            exact = np.isfinite(true)
-            if f"{name}_censored" in table.column_names:
-                exact &= np.array([not sign for sign in table[f"{name}_censored"].to_pylist()])
-            part = next((part for part in _SHOWN_PARTS if (exact & (parts == part)).any()), None)
-            if part is None:
-                continue
-            rows = np.flatnonzero(exact & (parts == part))
-            shown = table.take(pa.array(rows))
-            std, beginning = f"predicted_{name}_std", f"predicted_{name}_q"
-            value = (
-                np.stack([_numbers(shown, column) for column in columns_of[k]], axis=1)
-                if every_class
-                else _numbers(shown, f"predicted_{name}")
-            )
-            found.append(
-                Results(
-                    name,
-                    str(units.get(name, "")),
-                    every_class[k] if every_class else (),
-                    part,
-                    _numbers(shown, "row").astype(np.int64),
-                    [str(text) for text in shown[self.config["input"]].to_pylist()],
-                    true[rows],
-                    value,
-                    _numbers(shown, std) if std in table.column_names else None,
-                    {
-                        float(column.removeprefix(beginning)): _numbers(shown, column)
-                        for column in table.column_names
-                        if column.startswith(beginning) and _is_number(column.removeprefix(beginning))
-                    },
-                    true[exact & (parts == "train")],
-                )
-            )
-        return found
+
+def as_mapping(value: Any) -> dict[str, Any]:
+    """Names and values as they are, anything else as none."""
+    return value if isinstance(value, dict) else {}
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The names and values of a JSON file. Raises MatfmError, with the remedy, for a damaged one."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise MatfmError(f"{path} is not readable JSON ({error}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise MatfmError(f"{path} holds no JSON object; {remedy}")
+    return value
 
 
 def _kind_of(reason: str, value: str) -> str:
     """The reason without the value and its place, so that rows with the same mistake are counted together."""
     return _PLACE.sub("", reason.replace(repr(value), "…", 1))
-
-
-def _numbers(table: pa.Table, column: str) -> np.ndarray:
-    return np.array(table[column].to_pylist(), dtype=np.float64)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _classes(names: list[Any] | None) -> tuple[tuple[str, ...], ...]:
-    """Names of the classes of every target; none for numbers."""
-    if not names:
-        return ()
-    several = names if isinstance(names[0], list) else [names]
-    return tuple(tuple(str(label) for label in labels) for labels in several)

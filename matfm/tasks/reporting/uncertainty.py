@@ -10,8 +10,9 @@ from matfm.tasks.reporting.charts import Axis, axis, chart, square
 from matfm.tasks.reporting.evaluation import TARGETS
 from matfm.tasks.reporting.html import Html, joined, number, sentence, tag
 from matfm.tasks.reporting.page import Section
-from matfm.tasks.reporting.run_files import Results, RunFiles
-from matfm.tasks.uncertainty.calibration import CROSS, Calibration, HeldOut, TargetRows, load_calibration
+from matfm.tasks.reporting.results import Results
+from matfm.tasks.reporting.run_files import RunFiles, read_object
+from matfm.tasks.uncertainty.calibration import CALIBRATION, CROSS, Calibration, HeldOut, TargetRows, load_calibration
 from matfm.tasks.uncertainty.held_out import class_panels, number_panels
 
 
@@ -36,16 +37,19 @@ def uncertainty_section(run: RunFiles) -> Section | None:
 
 
 def _calibration(run: RunFiles) -> tuple[Calibration | None, str]:
-    """What the run kept, or why there is nothing that can be used."""
+    """What the run kept, or why there is nothing that can be used. Raises MatfmError for a damaged file."""
+    if not (run.path / CALIBRATION).is_file():
+        return None, f"{run.path} has no {CALIBRATION}: nothing was held out to calibrate on, or the file was removed."
+    read_object(run.path / CALIBRATION, "fine-tune again")
     try:
         return load_calibration(run.path), ""
-    except MatfmError as error:
-        return None, str(error)
+    except MatfmError as error:  # of another version of matfm: the other sections do not need it
+        return None, f"{error}."
 
 
 def _of_target(run: RunFiles, results: Results, calibration: Calibration | None) -> Html | None:
     held = None if calibration is None else calibration.targets.get(results.name)
-    scores = run.summary["metrics"].get(results.part, {}).get(results.name, {})
+    scores = run.scores_of(results)
     pictures = [_picture(results, panel) for panel in _panels(results, calibration, held)]
     if not pictures:
         return None
@@ -90,7 +94,7 @@ def _picture(results: Results, panel: CalibrationPanel) -> Html:
         for series, (expected, observed) in enumerate(panel.curves.values())
     ]
     caption = (
-        f"{sentence(panel.observed)} against {panel.expected} of {results.name}, {results.part} "
+        f"{sentence(panel.observed)} against {panel.expected} of {results.name}, {results.part_name} "
         f"rows ({', '.join(panel.curves)}). On the dashed line uncertainties are right."
     )
     return chart(frame.drawn(caption, frame.guide(ends, ends), *marks), caption, list(panel.curves))
