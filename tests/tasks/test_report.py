@@ -272,7 +272,7 @@ def test_what_is_missing_is_left_out_and_what_is_damaged_is_named(regression, tm
     (bare / "summary.json").unlink()
     with pytest.raises(MatfmError, match="no finished run"):
         _page(bare, tmp_path)
-    with pytest.raises(MatfmError, match="config.json is missing"):
+    with pytest.raises(MatfmError, match="is no folder"):
         _page(tmp_path / "nowhere", tmp_path)
     (tmp_path / "quickstart").mkdir()
     shutil.copytree(regression, tmp_path / "quickstart" / "run")
