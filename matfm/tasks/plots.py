@@ -113,7 +113,7 @@ def draw_classes(run: Path, names: Sequence[str], true_R: np.ndarray, probabilit
     for c, color in zip(shown, _class_colors(len(shown)), strict=True):
         false_rate, true_rate, _ = roc_curve(of_class[c], probability_RC[:, c])
         area = f"area {roc_auc_score(of_class[c], probability_RC[:, c]):.3f}"
-        axes.plot(false_rate, true_rate, color=color, label=f"{area}: {names[c]}" if several else area)
+        axes.plot(false_rate, true_rate, color=color, label=f"{area}: {_short(names[c])}" if several else area)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title, aspect="equal")
     legend = axes.legend(frameon=False, loc="lower right", fontsize=7 if several else None)
     for text in legend.get_texts():
@@ -123,18 +123,33 @@ def draw_classes(run: Path, names: Sequence[str], true_R: np.ndarray, probabilit
     save_figure(figure, run / "roc.png")
 
 
-_CURVES, _NAMED = 8, 20
-"""Classes that have a curve of their own; and a name beside the confusion matrix."""
+_CURVES, _NAMED, _LETTERS = 8, 20, 20
+"""Classes that have a curve of their own; classes with a name beside the confusion matrix; letters of a name."""
+
+
+def confusion(of_class_CR: np.ndarray, chosen_R: np.ndarray) -> np.ndarray:
+    """Shares (C, C) of every true class (row) by chosen class (column); a row of 0 for a class without rows.
+
+    Args:
+        of_class_CR: which rows are of a class.
+        chosen_R: index of each row's chosen class.
+    """
+    counts_CC = of_class_CR.astype(np.float64) @ (chosen_R[:, None] == np.arange(len(of_class_CR)))
+    shares_CC: np.ndarray = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
+    return shares_CC
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
 
 
 def _draw_confusion(panel: Any, names: Sequence[str], of_class_CR: np.ndarray, chosen_R: np.ndarray) -> None:
-    counts = np.stack([of_class_CR @ (chosen_R == c) for c in range(len(names))], axis=1).astype(float)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = confusion(of_class_CR, chosen_R)
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     panel.set(xlabel="predicted class", ylabel="true class", title="share of the true class", xticks=[], yticks=[])
     if len(names) > _NAMED:
         return
-    labels = [name if len(name) <= 20 else name[:19] + "…" for name in names]
+    labels = [_short(name) for name in names]
     panel.set_xticks(range(len(names)), labels, rotation=90, fontsize=7, parse_math=False)
     panel.set_yticks(range(len(names)), labels, fontsize=7, parse_math=False)
     for row, of_true in enumerate(shares):

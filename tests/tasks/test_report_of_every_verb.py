@@ -17,7 +17,7 @@ from matfm import MatBERTConfig, MatBERTModel
 from matfm.core.config import from_mapping
 from matfm.errors import MatfmError
 from matfm.models.saving import save_model
-from matfm.tasks import adapt, compare_strategies, fewshot, finetune, pretrain, report
+from matfm.tasks import adapt, compare_strategies, fewshot, finetune, plots, pretrain, report
 from matfm.tasks.adaptation import pictures
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.pretraining.config import CorpusConfig, ModelConfig, PretrainConfig, TrainConfig
@@ -294,6 +294,16 @@ def test_a_run_over_tasks_leaves_what_every_run_leaves(run_of):
 @pytest.mark.parametrize("verb", ["two_classes", "classes"])
 def test_every_classification_has_a_roc_picture(verb, run_of):
     assert (run_of(verb) / "roc.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_confusion_is_that_of_scikit_learn():
+    from sklearn.metrics import confusion_matrix
+
+    generator = np.random.default_rng(0)
+    true, chosen = generator.integers(0, 3, 50), generator.integers(0, 4, 50)
+    found = plots.confusion(np.stack([true == c for c in range(4)]), chosen)
+    expected = confusion_matrix(true, chosen, labels=range(4), normalize="true")
+    np.testing.assert_allclose(found, expected)
 
 
 @pytest.mark.parametrize("name", ["config.json", "summary.json", "environment.json", "calibration.json"])
