@@ -1,20 +1,22 @@
-"""Many formulas to (ids, amounts) at once: the scheme `fraction` as NumPy passes over bytes.
+"""Many formulas to tokens at once.
 
-`composition_schemes.encode_fractions` is the definition, this is its fast twin. A formula that is just elements with
-numbers is read here; any other one (brackets, hydrates, charges, errors) goes to the definition.
+The scheme `fraction` is NumPy passes over bytes: `composition_schemes.encode_fractions` is the definition, this is its
+fast twin. A formula that is just elements with numbers is read here; any other one (brackets, hydrates, charges,
+errors) goes to the definition. Schemes in which order matters read one formula after the other.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from matfm.chem.composition_schemes import CLS, SPECIAL_AMOUNT, VOCABULARY, fraction_ids
-from matfm.chem.formula import MAX_LENGTH, read_formula
+from matfm.chem.composition_schemes import CLS, SCHEMES, SEP, SPECIAL_AMOUNT, VOCABULARY, fraction_ids
+from matfm.chem.formula import MAX_LENGTH, Formula, read_formula
 from matfm.chem.formula_grammar import LARGEST_USUAL_AMOUNT
+from matfm.chem.vocabulary import token_ids
 from matfm.errors import MatfmError
 
 # M bytes, I items (an element with its number), R formulas, P plain formulas, N tokens
@@ -31,9 +33,9 @@ class EncodedFormulas:
     """Readable formulas as flat arrays."""
 
     ids_N: np.ndarray
-    """Token ids, uint16, `[CLS]` before every formula."""
+    """Token ids, uint16, `[CLS]` before every formula and, where order matters, `[SEP]` behind it."""
     amounts_N: np.ndarray
-    """Atomic fractions, float32, 0 for `[CLS]`."""
+    """Atomic fractions, float32, 0 for `[CLS]`; nothing but 0 where order matters."""
     offsets: np.ndarray
     """Where each readable formula starts, and the end; int64."""
     rows: np.ndarray
@@ -71,6 +73,46 @@ def encode_many_fractions(formulas: Sequence[str]) -> EncodedFormulas:
     rows = np.flatnonzero(lengths_R)
     offsets = np.concatenate([[0], np.cumsum(lengths_R[rows])])
     return EncodedFormulas(ids_N, amounts_N, offsets, rows, errors, warnings)
+
+
+@dataclass(frozen=True)
+class OrderedFormulas:
+    """Columns of formulas in a scheme where order matters, as `CompositionTokenizer(scheme, order)` tokenizes them."""
+
+    scheme: str
+    """repeat or count."""
+    order: str
+    """One of `formula_text.ORDERS`."""
+
+    def __call__(self, formulas: Sequence[str]) -> EncodedFormulas:
+        """Tokens of the formulas; unreadable ones are reported, not raised."""
+        scheme = SCHEMES[self.scheme]
+        ids = token_ids(scheme.vocabulary)
+        return encode_in_order(
+            formulas, lambda formula: [ids[token] for token in scheme.tokens(formula, self.order)[0]]
+        )
+
+
+def encode_in_order(formulas: Sequence[str], ids_of: Callable[[Formula], list[int]]) -> EncodedFormulas:
+    """`[CLS]`, the ids of each formula, `[SEP]`; those that cannot be read or written so are reported, not raised."""
+    ids: list[int] = []
+    offsets, rows = [0], []
+    errors, warnings = {}, {}
+    for row, text in enumerate(formulas):
+        try:
+            formula = read_formula(text)
+            tokens = ids_of(formula)
+        except MatfmError as error:
+            errors[row] = str(error)
+            continue
+        if formula.warnings:
+            warnings[row] = "; ".join(formula.warnings)
+        ids += [CLS, *tokens, SEP]
+        offsets.append(len(ids))
+        rows.append(row)
+    no_amounts_N = np.full(len(ids), SPECIAL_AMOUNT, np.float32)
+    ids_N, starts = np.array(ids, np.uint16), np.array(offsets, np.int64)
+    return EncodedFormulas(ids_N, no_amounts_N, starts, np.array(rows, np.int64), errors, warnings)
 
 
 def _encode_plain(formulas: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -255,12 +255,14 @@ def translate(
     ] = "",
     beams: Annotated[int, typer.Option("--beams", help="Beams of the search; 1 is greedy.")] = 1,
     device: DeviceOption = Device.auto,
+    resume: ResumeTable = False,
 ) -> None:
     """Translate every row of TABLE: SMILES, SELFIES, formulas and texts into each other (docs/translation.md)."""
     from matfm.tasks import translate as task
 
     asked = tuple(name.strip() for name in ask.split(",") if name.strip())
-    finish(task.run(task.TranslateConfig(model, table, input_column, out, to.value, asked, beams, device.value)))
+    config = task.TranslateConfig(model, table, input_column, out, to.value, asked, beams, device.value)
+    finish(task.run(config, resume))
 
 
 @app.command(examples=("report runs/my-gaps",))

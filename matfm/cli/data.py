@@ -9,7 +9,7 @@ import typer
 
 from matfm.cli.completion import recipes
 from matfm.cli.help import Verbs
-from matfm.cli.options import Cache, Input, Kind, Offline, OnBad, Out, Settings, finish
+from matfm.cli.options import Cache, Input, Kind, Offline, OnBad, Out, ResumeTable, Settings, finish
 
 app = Verbs(
     help="Data recipes, vocabularies, token files, validity and leakage.", no_args_is_help=True, rich_markup_mode=None
@@ -127,9 +127,18 @@ def data_audit(
     finish(summary)
 
 
-@app.command("encode", examples=("data encode molecules.csv --input smiles --kind smiles --out tokens",))
+@app.command(
+    "encode",
+    examples=(
+        "data encode molecules.csv --input smiles --kind smiles --out tokens",
+        "data encode 'parts/*.parquet' --input formula --scheme count --out tokens --resume",
+    ),
+)
 def data_encode(
-    table: str,
+    tables: Annotated[
+        list[str],
+        typer.Argument(help="Tables, folders of tables or patterns ('part_*.csv'); - is CSV on standard input."),
+    ],
     input_column: Input,
     out: Annotated[Path, typer.Option("--out", help="Folder of the token file.")],
     kind: Annotated[Kind, typer.Option("--kind", help="What the input column holds.")] = Kind.composition,
@@ -137,14 +146,33 @@ def data_encode(
         str | None, typer.Option("--vocab", help="Vocabulary file [default: the shipped one].")
     ] = None,
     max_length: Annotated[int | None, typer.Option("--max-length", help="Cut longer strings, and count them.")] = None,
+    scheme: Annotated[
+        str, typer.Option("--scheme", help="Compositions as fraction, repeat or count [default: fraction].")
+    ] = "",
+    order: Annotated[
+        str,
+        typer.Option("--order", help="Order of elements in repeat and count [default: electronegativity]."),
+    ] = "",
     workers: Annotated[int, typer.Option("--workers", help="Processes; 0 for one per core.")] = 0,
     on_bad: Annotated[OnBad, typer.Option("--on-bad", help="Cells that cannot be read.")] = OnBad.skip,
+    resume: ResumeTable = False,
 ) -> None:
-    """Encode a column of TABLE, of any size, into a token file (uint16, read through a memory map)."""
+    """Encode a column of TABLES, of any size, into a token file (uint16, read through a memory map)."""
     from matfm.tasks import corpus as task
 
-    config = task.EncodeConfig(table, input_column, str(out), kind.value, vocabulary, max_length, workers, on_bad.value)
-    finish(task.encode(config))
+    config = task.EncodeConfig(
+        table=tuple(tables),
+        input=input_column,
+        out=str(out),
+        kind=kind.value,
+        vocabulary=vocabulary,
+        max_length=max_length,
+        workers=workers,
+        on_bad=on_bad.value,
+        scheme=scheme,
+        order=order,
+    )
+    finish(task.encode(config, resume))
 
 
 @app.command("vocab", examples=("data vocab molecules.csv --input smiles --out vocab.json --min-count 10",))

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -29,17 +28,39 @@ _META = "meta.json"
 
 
 class TokenWriter:
-    """Appends sequences to the arrays of a token file; memory does not grow with their number.
+    """Appends sequences to the arrays of a token file that is not finished; memory does not grow with their number."""
 
-    `folder` is where the arrays are written meanwhile: other files put there appear together with them.
-    """
+    def __init__(self, folder: Path, amounts: bool, tokens: int = 0, sequences: int = 0) -> None:
+        """Open the arrays in `folder`, cut back to so many tokens and sequences; 0 begins them.
 
-    def __init__(self, folder: Path, files: Mapping[str, IO[bytes]]) -> None:
-        self.folder = folder
-        self.files = files
-        self.tokens = 0
-        self.sequences = 0
-        self._append("offsets", np.zeros(1))
+        Raises:
+            MatfmError: they hold fewer, or cannot be written.
+        """
+        self.folder, self.amounts = folder, amounts
+        self.tokens, self.sequences = tokens, sequences
+        sizes = {"ids": tokens, "offsets": sequences + 1, "rows": sequences, **({"amounts": tokens} if amounts else {})}
+        begun = sequences > 0
+        self._files: dict[str, IO[bytes]] = {}
+        with readable_os_errors(folder), ExitStack() as stack:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, size in sizes.items():
+                path, used = folder / f"{name}.bin", size * np.dtype(_TYPES[name]).itemsize
+                if begun and (not path.is_file() or path.stat().st_size < used):
+                    raise MatfmError(f"{path} has fewer bytes than were recorded; begin again without --resume")
+                file = stack.enter_context(path.open("r+b" if begun else "w+b"))
+                file.truncate(used if begun else 0)
+                file.seek(0, os.SEEK_END)
+                self._files[name] = file
+            self._open = stack.pop_all()
+        if not begun:
+            self._append("offsets", np.zeros(1))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with readable_os_errors(self.folder):
+            self._open.close()
 
     def append(
         self, ids_N: np.ndarray, offsets: np.ndarray, rows_R: np.ndarray, amounts_N: np.ndarray | None = None
@@ -53,36 +74,25 @@ class TokenWriter:
         self.tokens += len(ids_N)
         self.sequences += len(rows_R)
 
+    def save(self) -> None:
+        """What was appended is on disk then."""
+        with readable_os_errors(self.folder):
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+
+    def finish(self, out: Path, meta: Mapping[str, Any]) -> None:
+        """Close the arrays, say in `meta.json` what they hold, and move the folder to `out`, with all that is in it."""
+        self.save()
+        self._open.close()
+        counts = {"sequences": self.sequences, "tokens": self.tokens, "amounts": self.amounts}
+        write_json(self.folder / _META, {"format": FORMAT, **counts, **meta})
+        with readable_os_errors(out):
+            self.folder.replace(out)
+
     def _append(self, name: str, values: np.ndarray) -> None:
-        self.files[name].write(np.ascontiguousarray(values, _TYPES[name]).data)
-
-
-@contextmanager
-def token_writer(folder: Path, amounts: bool, meta: dict[str, Any]) -> Iterator[TokenWriter]:
-    """Yield a writer; the folder appears when all is written. `meta` may be filled until then.
-
-    Raises:
-        MatfmError: the folder exists already.
-    """
-    if folder.exists():
-        raise MatfmError(f"{folder} exists already; choose another --out or remove it")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    names = [name for name in _TYPES if amounts or name != "amounts"]
-    try:
-        with readable_os_errors(folder):
-            temporary.mkdir(parents=True)
-            with ExitStack() as stack:
-                files = {name: stack.enter_context((temporary / f"{name}.bin").open("wb")) for name in names}
-                writer = TokenWriter(temporary, files)
-                yield writer
-                for file in files.values():
-                    file.flush()
-                    os.fsync(file.fileno())
-            counts = {"sequences": writer.sequences, "tokens": writer.tokens, "amounts": amounts}
-            write_json(temporary / _META, {"format": FORMAT, **counts, **meta})
-            temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with readable_os_errors(self.folder):
+            self._files[name].write(np.ascontiguousarray(values, _TYPES[name]).data)
 
 
 def open_tokens(folder: Path) -> tuple[RaggedTokens, np.ndarray, dict[str, Any]]:

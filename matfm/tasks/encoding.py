@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from matfm.chem.composition_encoder import encode_many_fractions
+from matfm.chem.composition_encoder import EncodedFormulas, encode_many_fractions
 from matfm.chem.composition_tokenizer import CompositionTokenizer
 from matfm.chem.control_tokens import CONTROL_TOKENS, control_tokens, with_control_tokens
 from matfm.chem.line_corpus import encode_lines, first_field
@@ -159,7 +159,11 @@ def own_tokens(encoder: RowEncoder) -> int:
 
 def encode_formulas(formulas: list[str]) -> EncodedRows:
     """Tokenize a column of formulas in the scheme `fraction`; unreadable ones are reported, not raised."""
-    encoded = encode_many_fractions(formulas)
+    return as_rows(encode_many_fractions(formulas))
+
+
+def as_rows(encoded: EncodedFormulas) -> EncodedRows:
+    """Formulas without targets."""
     no_targets = np.zeros((len(encoded.rows), 0), np.float32)
     tokens = RaggedTokens(encoded.ids_N, encoded.amounts_N, encoded.offsets, no_targets)
     return EncodedRows(tokens, encoded.rows, encoded.errors, encoded.warnings)

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ class Reject:
     column: str
     value: str
     reason: str
+    file: str = ""
+    """Of the row, where several tables are read as one; the row then counts from 0 in it."""
 
 
 @contextmanager
@@ -45,19 +47,23 @@ def write_rejects(path: Path, rejects: list[Reject]) -> None:
 class RejectLog:
     """`rejects.csv` that grows, and is cut back to what an interrupted run had recorded."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        """Open the file at its first `size` bytes; 0 begins it."""
+    def __init__(self, path: Path, size: int, files: bool = False) -> None:
+        """Open the file at its first `size` bytes; 0 begins it. With `files` its first column names the file."""
+        self._files = files
         with readable_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("r+b" if size else "w+b")
             self._file.truncate(size)
             self._file.seek(size)
         if not size:
-            self._append([_HEADER])
+            self._append([("file", *_HEADER) if files else _HEADER])
 
     def write(self, rejects: list[Reject]) -> int:
         """Add lines; returns the size of the file, which is on disk then."""
-        self._append([(reject.row, reject.column, reject.value, reject.reason) for reject in rejects])
+        lines = [(reject.row, reject.column, reject.value, reject.reason) for reject in rejects]
+        self._append(
+            [(reject.file, *line) for reject, line in zip(rejects, lines, strict=True)] if self._files else lines
+        )
         return self._file.tell()
 
     def save(self, path: Path) -> None:
@@ -71,7 +77,7 @@ class RejectLog:
         """Nothing more is written."""
         self._file.close()
 
-    def _append(self, lines: list[tuple[object, ...]]) -> None:
+    def _append(self, lines: Sequence[tuple[object, ...]]) -> None:
         if lines:
             text = io.StringIO(newline="")
             csv.writer(text, lineterminator="\n").writerows(lines)

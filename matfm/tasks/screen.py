@@ -31,7 +31,7 @@ from matfm.tasks.screening.top_rows import TopRows
 from matfm.tasks.streaming.journal import Journal, resumable, weights_digest
 from matfm.tasks.streaming.parallel import available_cores, map_in_order
 from matfm.tasks.streaming.tally import RowTally
-from matfm.tasks.tables import Chunk, check_output, table_format, table_writer
+from matfm.tasks.tables import Chunk, check_output, output_format, table_writer
 
 # S support examples
 
@@ -99,7 +99,7 @@ class ScreenConfig:
             raise MatfmError(f"--diversity is {self.diversity}; pick from 1 to --top ({self.top}) rows")
         if self.workers < 0:
             raise MatfmError(f"--workers is {self.workers}; give a number of processes, or 0 for one per core")
-        table_format(self.out)
+        output_format(self.out)
         for path in (self.out, self.bad_rows):
             check_output(path, self.support)
         if Path(self.out).resolve() == Path(self.bad_rows).resolve():

@@ -1,5 +1,8 @@
 """Tables in and out: CSV, TSV, JSONL and Parquet (the text formats optionally gzipped), always read as text.
 
+Files of lines are read too: every line of a .txt file is a row of one column, `text`; of a .smi file what stands
+before the first blank is `smiles` and what follows is `name`. They have no line of column names.
+
 `NaN`, `No` and `1e5` are data (sodium nitride, nobelium, a number somebody wrote), so no cell is
 interpreted here. Reading and writing stream in chunks of rows.
 """
@@ -8,15 +11,14 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import os
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,16 +28,17 @@ import pyarrow.parquet as pq
 from matfm.chem.units import Property, property_named
 from matfm.core.files import atomic_path
 from matfm.errors import MatfmError
-from matfm.tasks.unpacking import Unpacked
+from matfm.tasks.text_files import open_text
 
 CHUNK_ROWS = 50_000
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
+LINE_FORMATS = {"smi": ("smiles", "name"), "txt": ("text",)}
+"""Files of lines, which are only read, with the columns that they have."""
 STANDARD_INPUT = "-"
 MOST_COLUMNS = 20_000
 """Of a table; every one of them is carried along to what is written."""
 LONGEST_LINE = 2**28
 """Characters of a line and of a cell."""
-_BLOCK = 1 << 17
 _SHOWN_COLUMNS, _SHOWN_CHARACTERS = 20, 60
 _DAMAGED = (pa.ArrowException, OSError, ValueError, OverflowError, KeyError)
 """What pyarrow raises for files that are damaged."""
@@ -91,7 +94,7 @@ def _check_columns(names: Sequence[str], path: str) -> None:
 
 
 def table_format(path: str) -> str:
-    """csv, tsv, jsonl or parquet, from the name (a trailing .gz aside); standard input is CSV."""
+    """csv, tsv, jsonl, parquet, smi or txt, from the name (a trailing .gz aside); standard input is CSV."""
     if path == STANDARD_INPUT:
         return "csv"
     suffixes = [suffix.lstrip(".").lower() for suffix in Path(path).suffixes]
@@ -99,9 +102,18 @@ def table_format(path: str) -> str:
         suffixes.pop()
         if suffixes[-1:] == ["parquet"]:
             raise MatfmError(f"{path}: Parquet is compressed inside, never gzipped; unpack it and name it .parquet")
-    if not suffixes or suffixes[-1] not in FORMATS:
-        raise MatfmError(f"{path}: the format is not known from the name; use one of .{', .'.join(FORMATS)} (or .gz)")
+    known = (*FORMATS, *LINE_FORMATS)
+    if not suffixes or suffixes[-1] not in known:
+        raise MatfmError(f"{path}: the format is not known from the name; use one of .{', .'.join(known)} (or .gz)")
     return suffixes[-1]
+
+
+def output_format(path: str) -> str:
+    """Of a table to write. Raises MatfmError for files of lines, which have no place for further columns."""
+    kind = table_format(path)
+    if kind in LINE_FORMATS:
+        raise MatfmError(f"{path}: .{kind} files are only read; write one of .{', .'.join(FORMATS)} (or .gz)")
+    return kind
 
 
 def iterate_table(path: str, chunk_rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
@@ -112,7 +124,10 @@ def iterate_table(path: str, chunk_rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
     if kind == "parquet":
         yield from _iterate_parquet(path, chunk_rows)
         return
-    with _open_text(path) as text:
+    with open_text(None if path == STANDARD_INPUT else path) as text:
+        if kind in LINE_FORMATS:
+            yield from _iterate_lines(text, path, kind, chunk_rows)
+            return
         records = _jsonl_records(text, path) if kind == "jsonl" else _csv_records(text, path, kind)
         yield from _gather(records, chunk_rows)
 
@@ -166,7 +181,7 @@ def check_output(out: str, *tables: str | None) -> None:
 @contextmanager
 def table_writer(path: str, schema: pa.Schema) -> Iterator[Any]:
     """Yield a function that appends a `{column: values}` chunk; the file appears when all is written."""
-    kind = table_format(path)
+    kind = output_format(path)
     with atomic_path(Path(path)) as temporary:
         if kind == "parquet":
             with pq.ParquetWriter(temporary, schema) as parquet:
@@ -188,25 +203,21 @@ def _text_appender(text: IO[str], kind: str, names: list[str]) -> Any:
     return lambda columns: writer.writerows(zip(*(columns[name] for name in names), strict=True))
 
 
-@contextmanager
-def _open_text(path: str) -> Iterator[IO[str]]:
-    named = "standard input" if path == STANDARD_INPUT else path
-    try:
-        if path == STANDARD_INPUT:
-            yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
-        elif path.endswith(".gz"):
-            with gzip.open(path, "rb") as packed:
-                unpacked = Unpacked(packed, Path(path).stat().st_size, path)
-                yield io.TextIOWrapper(io.BufferedReader(unpacked, _BLOCK), encoding="utf-8-sig", newline="")
-        else:
-            with open(path, encoding="utf-8-sig", newline="") as text:  # noqa: PTH123 (a name as it was given)
-                yield text
-    except UnicodeDecodeError as error:
-        raise MatfmError(f"{named} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise MatfmError(f"{path} is not a complete gzip file: {error}") from error
-    except OSError as error:
-        raise MatfmError(f"{named} cannot be read: {error.strerror or error}") from error
+def _iterate_lines(text: IO[str], path: str, kind: str, chunk_rows: int) -> Iterator[Chunk]:
+    """Rows of a file of lines. An empty line is a row with empty cells, so rows are lines, counted from 0."""
+    lines = (line.rstrip("\r\n") for line in _lines(text, path))
+    first_row = 0
+    while (cells := list(islice(lines, chunk_rows))) or first_row == 0:
+        columns = [cells] if kind == "txt" else list(zip(*map(_smiles_and_name, cells), strict=True)) or [(), ()]
+        yield Chunk({name: list(column) for name, column in zip(LINE_FORMATS[kind], columns, strict=True)}, first_row)
+        if not cells:
+            return
+        first_row += len(cells)
+
+
+def _smiles_and_name(line: str) -> tuple[str, str]:
+    smiles, *rest = line.split(maxsplit=1) or [""]
+    return smiles, rest[0].rstrip() if rest else ""
 
 
 Record = tuple[dict[str, str], str | None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from matfm.tasks.devices import resolve_device
 from matfm.tasks.encoding import EncodedRows
 from matfm.tasks.examples import Examples
 from matfm.tasks.pretraining.pairs import ragged, source_ids
+from matfm.tasks.streaming.journal import weights_digest
 from matfm.tasks.streaming.rows import RowStream
 from matfm.tasks.tables import check_output
 
@@ -68,15 +69,15 @@ class TranslateConfig:
         check_output(self.out, self.table)
 
 
-def run(config: TranslateConfig) -> dict[str, Any]:
-    """Write one row per input row, in order; unreadable rows get empty values and a reason in `error`."""
+def run(config: TranslateConfig, resume: bool = False) -> dict[str, Any]:
+    """Write one row per input row, in order; unreadable rows get empty values and a reason in `error`.
+
+    `resume` continues an interrupted one.
+    """
     translator = load_translator(config.model, config.to, config.ask, config.beams, config.device)
-    tally: Counter[str] = Counter()
 
     def compute(examples: Examples, cells: list[str]) -> dict[str, np.ndarray]:
         made = translator.of_tokens(examples, [translator.read(cell) for cell in cells])
-        tally.update(rows=len(made), readable=sum(each.canonical is not None for each in made))
-        tally.update(same=sum(each.same is True for each in made), checked=sum(each.same is not None for each in made))
         return {
             "translation": _column([each.text for each in made]),
             "canonical": _column([each.canonical for each in made]),
@@ -85,7 +86,22 @@ def run(config: TranslateConfig) -> dict[str, Any]:
         }
 
     encoder = SourceEncoder(translator)
-    summary = RowStream(config.table, config.input, config.out, encoder, _COLUMNS, label="translate").run(compute)
+    stream = RowStream(
+        config.table,
+        config.input,
+        config.out,
+        encoder,
+        _COLUMNS,
+        label="translate",
+        begun_with={
+            "model": weights_digest(config.model),
+            "to": config.to,
+            "ask": translator.asked,
+            "beams": config.beams,
+        },
+        count=_counted,
+    )
+    summary = stream.run(compute, resume)
     return {
         "task": "translate",
         "model": config.model,
@@ -95,8 +111,7 @@ def run(config: TranslateConfig) -> dict[str, Any]:
         "beams": config.beams,
         "rows_in": summary.pop("rows_in"),
         "rows_translated": summary.pop("rows_done"),
-        "rows_with_problem": tally["rows"] - tally["readable"],
-        **({"rows_same": tally["same"]} if tally["checked"] else {}),
+        "rows_with_problem": summary.pop("rows_with_problem", 0),
         **summary,
     }
 
@@ -218,6 +233,13 @@ def load_translator(
         asked,
         beams,
     )
+
+
+def _counted(columns: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Translations that cannot be read, and of molecules those that are the input's."""
+    same = [each for each in columns["same"] if each is not None]
+    unreadable = sum(each is None for each in columns["canonical"])
+    return {"rows_with_problem": unreadable, **({"rows_same": sum(same)} if same else {})}
 
 
 def _column(values: list[Any]) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from matfm import MatfmError
-from matfm.core.token_files import open_tokens, token_writer
+from matfm.core.token_files import TokenWriter, open_tokens
 
 
 def append(writer, rows, *sequences, amounts=True):
@@ -16,9 +16,10 @@ def append(writer, rows, *sequences, amounts=True):
 
 
 def write(folder, amounts=True):
-    with token_writer(folder, amounts, {"kind": "composition"}) as writer:
+    with TokenWriter(folder.with_name("unfinished"), amounts) as writer:
         append(writer, [0, 3], (2, 7), (2, 8, 9), amounts=amounts)
         append(writer, [4], (2, 65_535, 1, 1), amounts=amounts)
+        writer.finish(folder, {"kind": "composition"})
 
 
 @pytest.mark.parametrize("amounts", [True, False])
@@ -34,26 +35,47 @@ def test_what_is_appended_is_read_back(tmp_path, amounts):
     assert tokens.batch(np.array([2, 0])).ids_N.tolist() == [2, 7, 2, 65_535, 1, 1]
 
 
-def test_a_writer_that_fails_leaves_nothing(tmp_path):
-    def interrupted():
-        with token_writer(tmp_path / "tokens", True, {}) as writer:
-            append(writer, [0], (1, 2))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert list(tmp_path.iterdir()) == []
+def test_a_writer_that_ends_in_the_middle_leaves_no_token_file(tmp_path):
+    with TokenWriter(tmp_path / "unfinished", True) as writer:
+        append(writer, [0], (1, 2))
+    assert [path.name for path in tmp_path.iterdir()] == ["unfinished"]
+    with pytest.raises(MatfmError, match="not a token file"):
+        open_tokens(tmp_path / "unfinished")
 
 
-def test_an_existing_folder_is_never_written_over(tmp_path):
-    write(tmp_path / "tokens")
-    with pytest.raises(MatfmError, match="exists already"):
-        write(tmp_path / "tokens")
+@pytest.mark.parametrize("amounts", [True, False])
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_a_writer_goes_on_where_it_was_recorded(tmp_path, amounts, done):
+    """Appends after the record, which a killed process leaves, are cut off."""
+    parts = [([0, 3], (2, 7), (2, 8, 9)), ([4], (2, 65_535, 1, 1)), ([5], (2, 6))]
+    with TokenWriter(tmp_path / "cut", amounts) as writer:
+        for rows, *sequences in parts[:done]:
+            append(writer, rows, *sequences, amounts=amounts)
+        writer.save()
+        at = (writer.tokens, writer.sequences)
+        append(writer, [9], (9, 9, 9), amounts=amounts)
+    with TokenWriter(tmp_path / "cut", amounts, *at) as writer:
+        for rows, *sequences in parts[done:]:
+            append(writer, rows, *sequences, amounts=amounts)
+        writer.finish(tmp_path / "resumed", {})
+    with TokenWriter(tmp_path / "whole", amounts) as writer:
+        for rows, *sequences in parts:
+            append(writer, rows, *sequences, amounts=amounts)
+        writer.finish(tmp_path / "tokens", {})
+    for path in (tmp_path / "tokens").iterdir():
+        assert path.read_bytes() == (tmp_path / "resumed" / path.name).read_bytes()
+
+
+def test_arrays_that_lost_what_was_recorded_are_named(tmp_path):
+    with TokenWriter(tmp_path / "cut", False) as writer:
+        append(writer, [0], (1, 2), amounts=False)
+    with pytest.raises(MatfmError, match=r"ids.bin has fewer bytes than were recorded; begin again without --resume"):
+        TokenWriter(tmp_path / "cut", False, 3, 1)
 
 
 def test_no_sequences_at_all(tmp_path):
-    with token_writer(tmp_path / "tokens", False, {}):
-        pass
+    with TokenWriter(tmp_path / "unfinished", False) as writer:
+        writer.finish(tmp_path / "tokens", {})
     tokens, rows, _ = open_tokens(tmp_path / "tokens")
     assert (len(tokens), len(rows)) == (0, 0)
 

@@ -14,7 +14,7 @@ import torch
 from matfm import MatfmError
 from matfm.core.batching import RaggedTokens
 from matfm.core.prefetch import PrefetchedBatches
-from matfm.core.token_files import open_tokens, token_writer
+from matfm.core.token_files import TokenWriter, open_tokens
 from matfm.core.token_reader import TokenReader
 
 ROWS = 1500
@@ -25,9 +25,10 @@ def data(tmp_path_factory):
     """Sequence i has the ids [i, i, …], so a batch shows where its tokens come from."""
     folder = tmp_path_factory.mktemp("corpus") / "tokens"
     lengths = np.random.default_rng(0).integers(1, 40, ROWS)
-    with token_writer(folder, True, {}) as writer:
+    with TokenWriter(folder.with_name("unfinished"), True) as writer:
         ids = np.repeat(np.arange(ROWS), lengths)
         writer.append(ids, np.concatenate([[0], np.cumsum(lengths)]), np.arange(ROWS), ids / ROWS)
+        writer.finish(folder, {})
     return open_tokens(folder)[0]
 
 

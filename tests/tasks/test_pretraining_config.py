@@ -76,7 +76,6 @@ REFUSED = [
     ({"data": molecules(from_smiles=True)}, "needs data.kind = 'selfies'"),
     ({"data": molecules(fingerprint_bits=100)}, "must be a multiple of 8"),
     ({"data": {"tokens": "x", "targets": ["gap"]}}, "data.targets needs the rows of a table"),
-    ({"data": {"tokens": "x"}, "model": {"family": "matgpt"}}, "token files hold compositions in the scheme 'fraction'"),
     ({"data": {"table": "t", "scheme": "fraction"}, "model": {"family": "matgpt"}}, "matgpt does not read; take 'count'"),
     ({"data": molecules(), "model": {"family": "gpt"}}, "model.family is 'gpt'; choose one of matbert, matgpt, matt5"),
     ({"data": molecules(), "model": {"family": "matgpt", "position_embedding": "none"}}, "matgpt has rotary positions"),

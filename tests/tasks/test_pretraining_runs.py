@@ -198,6 +198,55 @@ def test_a_molecule_is_never_on_both_sides_however_it_is_written(tmp_path):
     assert len(found.train) + len(found.held_out) == len(rows)
 
 
+FORMULAS = [f"{a}{n}{b}{m}" for a in ("Li", "Fe", "Ga") for b in ("O", "N") for n in (1, 2) for m in (1, 3, 12)]
+
+
+@pytest.mark.parametrize(("family", "scheme"), [("matgpt", "count"), ("matt5", "repeat"), ("matbert", "count")])
+def test_compositions_as_strings_are_learned_from_a_token_file(family, scheme, tmp_path):
+    """The rows are those that the same table gives, and the tokenizer that is saved wrote them."""
+    (tmp_path / "t.csv").write_text("\n".join(["formula", *FORMULAS]) + "\n")
+    folder = tmp_path / "tokens"
+    corpus.encode(corpus.EncodeConfig(str(tmp_path / "t.csv"), "formula", str(folder), scheme=scheme, order="hill"))
+    data = {"kind": "composition", "scheme": scheme, "order": "hill", "held_out": 0.2}
+    model = {"size": "tiny", "family": family}
+    from_file = configuration(None, data={**data, "tokens": str(folder)}, model=model, train={"steps": 2})
+    from_table = configuration(None, data={**data, "table": str(tmp_path / "t.csv")}, model=model)
+    found = load_corpus(from_table, tmp_path)
+    rows = sorted(ids.tolist() for part in (found.train, found.held_out) for ids in split_rows(part.tokens))
+    held_out = load_corpus(from_file, tmp_path).held_out
+    assert sorted(ids.tolist() for ids in split_rows(open_tokens(folder)[0])) == rows
+    assert 0 < len(held_out) < len(FORMULAS) / 2
+    run(from_file, tmp_path / "run")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert sorted(tokenizer(text)["input_ids"] for text in FORMULAS) == rows
+
+
+def split_rows(tokens):
+    return np.split(tokens.ids_N, tokens.offsets[1:-1])
+
+
+def test_a_token_file_of_another_scheme_or_order_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("\n".join(["formula", *FORMULAS]) + "\n")
+    for name, settings in {"fraction": {}, "count": {"scheme": "count"}}.items():
+        corpus.encode(corpus.EncodeConfig(str(tmp_path / "t.csv"), "formula", str(tmp_path / name), **settings))
+
+    def load(name, family="matbert", **data):
+        data = {"kind": "composition", "tokens": str(tmp_path / name), **data}
+        return load_corpus(configuration(None, data=data, model={"family": family, "size": "tiny"}), tmp_path)
+
+    assert load("fraction").train.tokens.amounts_N.any()
+    assert load("count", "matgpt").rows_in == len(FORMULAS)
+    with pytest.raises(MatfmError, match="in the scheme 'fraction', but data.scheme is 'count'; .* --scheme count"):
+        load("fraction", "matgpt")
+    with pytest.raises(MatfmError, match="in the scheme 'count', but data.scheme is 'fraction'; set data.scheme"):
+        load("count")
+    with pytest.raises(MatfmError, match="in the order 'electronegativity', but data.order is 'hill'"):
+        load("count", "matgpt", order="hill")
+    meta = tmp_path / "fraction" / "meta.json"  # as files were that could hold nothing else
+    meta.write_text(meta.read_text().replace('"scheme": "fraction",', ""))
+    assert load("fraction").rows_in == len(FORMULAS)
+
+
 def test_a_token_file_has_the_same_rows_held_out_every_epoch(tmp_path):
     path = tmp_path / "twice.csv"
     path.write_text("\n".join(["smiles", *SMILES, *SMILES]) + "\n")

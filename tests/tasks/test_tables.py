@@ -91,6 +91,25 @@ def test_unreadable_files_are_one_sentence(tmp_path, name, content, message):
         read_table(str(tmp_path / "absent.csv"))
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_files_of_lines_have_no_header_and_every_line_is_a_row(tmp_path, ending):
+    text = "\ufeffCCO  ethanol, dry \r\n\r\n C1CC1\tx y\nN/A"
+    found = read_table(write(tmp_path / f"m.smi{ending}", text))
+    assert found.columns == {"smiles": ["CCO", "", "C1CC1", "N/A"], "name": ["ethanol, dry", "", "x y", ""]}
+    found = read_table(write(tmp_path / f"m.txt{ending}", text))
+    assert found.columns == {"text": ["CCO  ethanol, dry ", "", " C1CC1\tx y", "N/A"]}
+    assert [chunk.first_row for chunk in iterate_table(str(tmp_path / f"m.txt{ending}"), 2)] == [0, 2]
+    for name, columns in (("e.smi", {"smiles": [], "name": []}), ("e.txt", {"text": []})):
+        assert read_table(write(tmp_path / f"{name}{ending}", "")).columns == columns
+
+
+def test_files_of_lines_are_not_written(tmp_path):
+    schema = pa.schema([("text", pa.string())])
+    with pytest.raises(MatfmError, match=r"\.txt files are only read"), table_writer(str(tmp_path / "o.txt"), schema):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_column_is_named_with_those_there_are():
     with pytest.raises(MatfmError, match="t.csv has no column 'gap'; its columns are 'a', 'b'"):
         Chunk({"a": [], "b": []}, 0).column("gap", "t.csv")

@@ -2,12 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
 from matfm import MatfmError, smiles_to_selfies
 from matfm.core.config import from_mapping
-from matfm.tasks import translate
+from matfm.errors import RunError
+from matfm.tasks import tables, translate
 from matfm.tasks.pretrain import PretrainConfig, run
 from matfm.tasks.translate import TranslateConfig, load_translator
 
@@ -87,6 +89,37 @@ def test_compositions_get_texts_and_answers(trained, tmp_path):
     assert all(row["translation"] for row in rows_of(out))
     _, out = translated(trained, tmp_path, ["metal, volume 11.8 Å³/atom", "red"], "composition", "b.csv")
     assert [bool(row["error"]) for row in rows_of(out)] == [False, True]
+
+
+def test_a_translation_that_was_stopped_goes_on_to_the_same_table(trained, tmp_path, monkeypatch):
+    """Two rows a chunk; the third chunk fails the first time. Only what is not done is computed again."""
+    chunks = tables.iterate_table
+    monkeypatch.setattr("matfm.tasks.streaming.rows.iterate_table", lambda name: chunks(name, 2))
+    cells = ["OCC", "C(C", "CCC", "", "CCN", "CCO", "CCS"]
+    whole, out = translated(trained, tmp_path, cells, "selfies", "whole.csv")
+    of_tokens, calls = translate.Translator.of_tokens, []
+
+    def counting(self, examples, sources):
+        calls.append(len(sources))
+        if len(calls) == 3:
+            raise RunError("stopped")
+        return of_tokens(self, examples, sources)
+
+    monkeypatch.setattr(translate.Translator, "of_tokens", counting)
+    with pytest.raises(RunError):
+        translated(trained, tmp_path, cells, "selfies", "cut.csv")
+    config = TranslateConfig(
+        str(trained), str(tmp_path / "cells.csv"), "text", str(tmp_path / "cut.csv"), "selfies", device="cpu"
+    )
+    with pytest.raises(MatfmError, match=r"begun with another beams \(1, now 2\)"):
+        translate.run(replace(config, beams=2), resume=True)
+    with pytest.raises(MatfmError, match="begun with another to"):
+        translate.run(replace(config, to="text"), resume=True)
+    summary = translate.run(config, resume=True)
+    assert calls == [1, 1, 2, 2, 1]
+    assert {**summary, "out": ""} == {**whole, "out": ""}
+    assert (tmp_path / "cut.csv").read_bytes() == out.read_bytes()
+    assert not (tmp_path / ".cut.csv.unfinished").exists()
 
 
 def test_from_python(trained):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from matfm.core.sampling import SamplingConfig
 from matfm.errors import MatfmError
-from matfm.tasks.tables import check_output, table_format
+from matfm.tasks.tables import check_output, output_format
 
 FILTERS = ("valid", "unique", "novel", "neutral", "balanced", "substructure")
 """What rows can be kept for, in the order in which they are asked."""
@@ -88,7 +88,7 @@ class GenerateConfig:
             raise MatfmError(f"--batch-size is {self.batch_size}; at least 1 sequence is computed")
         if self.max_length == 1:
             raise MatfmError("--max-length is 1, which leaves room for the end alone; give 2 or more")
-        table_format(self.out)
+        output_format(self.out)
         check_output(self.out, self.novel_to or None)
         if self.novel_to == TRAINING and self.novel_input:
             raise MatfmError("--novel-input is a column of a table; --novel-to training knows its own")

@@ -231,10 +231,6 @@ class PretrainConfig:
                 f"data.scheme 'fraction' has amounts beside the tokens, which {self.model.family} does not read; "
                 "take 'count'"
             )
-        if self.data.tokens and self.data.kind == "composition" and self.scheme != "fraction":
-            raise MatfmError(
-                f"token files hold compositions in the scheme 'fraction', not {self.scheme!r}; give data.table"
-            )
         self._check_translation()
         self._check_more()
         self._check_targets()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matfm.chem.composition_schemes import CLS, SCHEMES, SEP, UNK
+from matfm.chem.composition_encoder import OrderedFormulas, encode_in_order
+from matfm.chem.composition_schemes import UNK
 from matfm.chem.formula import Formula, read_formula
 from matfm.chem.joint_tokenizer import composition_line, line_ids
 from matfm.chem.line_corpus import encode_lines
@@ -18,7 +18,6 @@ from matfm.chem.molecule_units import UNIT_KINDS
 from matfm.chem.notations import NOTATIONS
 from matfm.chem.property_text import property_of_column
 from matfm.chem.units import Property
-from matfm.chem.vocabulary import token_ids
 from matfm.core.batching import RaggedTokens
 from matfm.core.property_bins import PropertyBins
 from matfm.core.random_order import mixed_bits
@@ -27,7 +26,7 @@ from matfm.core.token_files import no_amounts, open_tokens
 from matfm.core.varied_tokens import VariedTokens
 from matfm.errors import MatfmError
 from matfm.tasks import data
-from matfm.tasks.encoding import EncodedRows, encode_formulas, parse_number
+from matfm.tasks.encoding import EncodedRows, as_rows, encode_formulas, parse_number
 from matfm.tasks.pretraining.conditions import fit_conditions
 from matfm.tasks.pretraining.molecule_targets import MoleculePlan, Winsor, describe_molecules, descriptor_names
 from matfm.tasks.pretraining.pairs import Pairs, ragged
@@ -37,7 +36,7 @@ from matfm.tasks.recipes.recipe import load_recipe
 from matfm.tasks.tables import Chunk, column_metadata, column_property, read_table
 
 if TYPE_CHECKING:
-    from matfm.tasks.pretraining.config import CorpusConfig, PretrainConfig
+    from matfm.tasks.pretraining.config import PretrainConfig
 
 # R rows, K targets, D descriptors
 
@@ -198,32 +197,11 @@ def _read_formulas(config: PretrainConfig, cells: list[str]) -> _Read:
         encoded = encode_formulas(cells)
     elif config.joint:
         ids = new_tokenizer(config).get_vocab()
-        encoded = _in_order(cells, lambda formula: line_ids(composition_line(formula), ids, UNK))
+        encoded = as_rows(encode_in_order(cells, lambda formula: line_ids(composition_line(formula), ids, UNK)))
     else:
-        scheme, order, ids = SCHEMES[config.scheme], config.data.order, token_ids(SCHEMES[config.scheme].vocabulary)
-        encoded = _in_order(cells, lambda formula: [ids[token] for token in scheme.tokens(formula, order)[0]])
+        encoded = as_rows(OrderedFormulas(config.scheme, config.data.order)(cells))
     keys = [_composition_key(cells[row]) for row in encoded.rows.tolist()]
     return _Read(encoded, np.array(keys, np.uint64), Part(encoded.tokens))
-
-
-def _in_order(cells: list[str], ids_of: Callable[[Formula], list[int]]) -> EncodedRows:
-    """Formulas in a scheme where order matters: [CLS], tokens, [SEP]."""
-    rows: list[int] = []
-    sequences: list[tuple[list[int], list[float]]] = []
-    errors: dict[int, str] = {}
-    warnings: dict[int, str] = {}
-    for row, cell in enumerate(cells):
-        try:
-            formula = read_formula(cell)
-            tokens = ids_of(formula)
-        except MatfmError as error:
-            errors[row] = str(error)
-            continue
-        if formula.warnings:
-            warnings[row] = "; ".join(formula.warnings)
-        rows.append(row)
-        sequences.append(([CLS, *tokens, SEP], [0.0] * (len(tokens) + 2)))
-    return EncodedRows(RaggedTokens.from_sequences(sequences), np.array(rows, np.int64), errors, warnings)
 
 
 def _composition_key(cell: str) -> int:
@@ -272,10 +250,10 @@ def _token_file(config: PretrainConfig) -> Corpus:
     settings = config.data
     folder = Path(settings.tokens)
     tokens, _, meta = open_tokens(folder)
-    _check_meta(settings, folder, meta)
+    _check_meta(config, folder, meta)
     if len(tokens) == 0:
         raise MatfmError(f"{folder} has no sequence")
-    ordered = settings.kind != "composition"
+    ordered = settings.kind != "composition" or config.scheme != "fraction"
 
     def held_out(rows: np.ndarray) -> np.ndarray:
         return shares_of(sequence_hashes(tokens, rows, ordered)) < settings.held_out
@@ -303,11 +281,20 @@ def _token_file(config: PretrainConfig) -> Corpus:
     )
 
 
-def _check_meta(settings: CorpusConfig, folder: Path, meta: dict[str, Any]) -> None:
-    """Raise MatfmError if the tokens of a file are not those of this vocabulary."""
+def _check_meta(config: PretrainConfig, folder: Path, meta: dict[str, Any]) -> None:
+    """Raise MatfmError if the tokens of a file are not those that this configuration reads."""
+    settings = config.data
     if meta.get("kind") != settings.kind:
         raise MatfmError(f"{folder} holds tokens of kind {meta.get('kind')!r}, but data.kind is {settings.kind!r}")
     if settings.kind == "composition":
+        wanted = {"scheme": config.scheme, **({} if config.scheme == "fraction" else {"order": settings.order})}
+        said = {"scheme": "fraction", **meta}
+        for name, value in wanted.items():
+            if said.get(name) != value:
+                raise MatfmError(
+                    f"{folder} holds compositions in the {name} {said.get(name)!r}, but data.{name} is {value!r}; "
+                    f"set data.{name}, or encode the table again with --{name} {value}"
+                )
         return
     if meta.get("vocabulary_sha256") != vocabulary_digest(settings):
         named = f"data.vocabulary {settings.vocabulary!r}" if settings.vocabulary else "the shipped vocabulary"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matfm.core.bundled import resolve_weights
 from matfm.core.files import sha256_of, write_text
@@ -24,6 +24,7 @@ from matfm.tasks.tables import Chunk
 
 FORMAT = 1
 _STATE = "state.json"
+Rows = TypeVar("Rows", bound=Chunk)
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Journal:
 
     folder: Path
     task: str
-    """For messages: predict, embed or screen."""
+    """For messages: the verb, such as predict."""
     begun_with: dict[str, Any]
     """All that decides the output, as JSON."""
     chunks: int = 0
@@ -54,11 +55,11 @@ class Journal:
         journal = cls(path.with_name(f".{path.name}.unfinished"), task, json.loads(json.dumps(begun_with)))
         if not resume:
             journal.close()
-        elif (journal.folder / _STATE).is_file():
+        elif journal.can_be_resumed:
             journal._load()
         return journal
 
-    def pending(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    def pending(self, chunks: Iterator[Rows]) -> Iterator[Rows]:
         """The chunks that are not done yet.
 
         Raises:
@@ -77,13 +78,26 @@ class Journal:
 
     def record(self, chunk: Chunk, saved: dict[str, Any]) -> None:
         """The next chunk is done, and what it made is safely on disk or in `saved` (JSON)."""
+        self.advance(chunk)
+        self.save(saved)
+
+    def advance(self, chunk: Chunk) -> None:
+        """The next chunk is done; a run that ends before `save` does it again."""
         self.chunks += 1
         self.rows += chunk.rows
         self.digest = _digest(self.digest, chunk)
+
+    def save(self, saved: dict[str, Any]) -> None:
+        """What all chunks so far made is safely on disk or in `saved` (JSON)."""
         self.saved = saved
         position = {"chunks": self.chunks, "rows": self.rows, "digest": self.digest}
         state = {"format": FORMAT, "begun_with": self.begun_with, **position, "saved": saved}
         write_text(self.folder / _STATE, json.dumps(state))
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether anything was saved."""
+        return (self.folder / _STATE).is_file()
 
     def close(self) -> None:
         """Nothing is left to resume: drop the folder."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the workers start faster without it
     from matfm.tasks.tables import Chunk
 
 Result = TypeVar("Result")
+Rows = TypeVar("Rows", bound="Chunk")
 
 _WAITING = 3
 """Chunks per process that are worked on or wait for their turn."""
@@ -33,8 +34,8 @@ def available_cores() -> int:
 
 
 def map_in_order(
-    function: Callable[[list[str]], Result], chunks: Iterator[Chunk], column: str, workers: int
-) -> Iterator[tuple[Chunk, Result]]:
+    function: Callable[[list[str]], Result], chunks: Iterator[Rows], column: str, workers: int
+) -> Iterator[tuple[Rows, Result]]:
     """Every chunk with what `function` makes of its column. A single chunk stays in this process.
 
     Args:
@@ -52,7 +53,7 @@ def map_in_order(
         for chunk in itertools.chain(first, chunks):
             yield chunk, _result(chunk, _outcome(function, chunk.columns[column]))
         return
-    waiting: deque[tuple[Chunk, Future[Any]]] = deque()
+    waiting: deque[tuple[Rows, Future[Any]]] = deque()
     with _Pool(function, workers) as pool:
         for chunk in itertools.chain(first, chunks):
             waiting.append((chunk, pool.submit(chunk.columns[column])))

@@ -1,4 +1,4 @@
-"""Tables of any size through a model, row by row: what `predict` and `embed` share.
+"""Tables of any size through a model, row by row: what `predict`, `embed` and `translate` share.
 
 One output row for each input row, in order; a row that cannot be read keeps its place, with empty outputs and the
 reason in the column `error`. Memory does not grow with the table: finished chunks wait as parts on disk until the last
@@ -24,11 +24,13 @@ from matfm.tasks.examples import Examples
 from matfm.tasks.labels import read_conditions
 from matfm.tasks.streaming.journal import Journal, resumable
 from matfm.tasks.streaming.tally import RowTally
-from matfm.tasks.tables import Chunk, iterate_table, table_format, table_writer
+from matfm.tasks.tables import Chunk, iterate_table, output_format, table_writer
 
 ERROR = "error"
 Compute = Callable[[Examples, list[str]], Mapping[str, np.ndarray]]
 """Readable rows and their cells to output columns, each with one entry (or vector) a row."""
+Count = Callable[[Mapping[str, np.ndarray]], Mapping[str, int]]
+"""Output columns of readable rows to numbers that the summary adds up."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class RowStream:
     """What else decides the output, as JSON: a run can only be resumed with the same."""
     group: str = ""
     """Column with the name of each row's group; none if empty."""
+    count: Count | None = None
+    """What the summary counts beside the rows."""
 
     def run(self, compute: Compute, resume: bool = False) -> dict[str, Any]:
         """Write the table; returns counts and the first reasons, for the summary. `resume` goes on where it ended."""
@@ -58,6 +62,7 @@ class RowStream:
             return self._run(compute, resume)
 
     def _run(self, compute: Compute, resume: bool) -> dict[str, Any]:
+        as_arrow = output_format(self.out) == "parquet"
         chunks = iterate_table(self.table)
         first = next(chunks)
         for name in (self.input, *self.conditions, *([self.group] if self.group else [])):
@@ -70,12 +75,11 @@ class RowStream:
         with tqdm(desc=self.label, unit="row", initial=journal.rows, disable=None, leave=False) as bar:
             for chunk in journal.pending(chain([first], chunks)):
                 encoded = self.encoder(chunk.columns[self.input])
-                columns, errors = self._outputs(chunk, encoded, compute)
+                columns, errors, counted = self._outputs(chunk, encoded, compute)
                 _write_part(_part(journal, journal.chunks), pa.table({**chunk.columns, **columns}, schema=schema))
-                tally.add(chunk, encoded, errors)
+                tally.add(chunk, encoded, errors, counted)
                 journal.record(chunk, tally.state())
                 bar.update(chunk.rows)
-        as_arrow = table_format(self.out) == "parquet"
         with table_writer(self.out, schema) as append:
             for number in range(journal.chunks):
                 part = pq.ParquetFile(_part(journal, number)).read()
@@ -83,8 +87,10 @@ class RowStream:
         journal.close()
         return tally.summary()
 
-    def _outputs(self, chunk: Chunk, encoded: EncodedRows, compute: Compute) -> tuple[dict[str, Any], dict[int, str]]:
-        """Output columns of a chunk, and what is wrong with its rows by position."""
+    def _outputs(
+        self, chunk: Chunk, encoded: EncodedRows, compute: Compute
+    ) -> tuple[dict[str, Any], dict[int, str], Mapping[str, int]]:
+        """Output columns of a chunk, what is wrong with its rows by position, and what is counted of the others."""
         errors = {**encoded.errors, **chunk.errors}
         beside = None
         if self.conditions:
@@ -103,7 +109,8 @@ class RowStream:
             name: _placed(values.get(name), rows, chunk.rows, kind) for name, kind in self.fields.items()
         }
         columns[ERROR] = [errors.get(row) for row in range(chunk.rows)]
-        return columns, errors
+        counted = self.count(values) if self.count is not None and len(rows) else {}
+        return columns, errors, counted
 
 
 def _part(journal: Journal, number: int) -> Path:

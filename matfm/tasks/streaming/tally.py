@@ -28,9 +28,14 @@ class RowTally:
     unknown: Counter[str] = field(default_factory=Counter)
     truncated: int = 0
     first_truncated: list[int] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    """What the task counts of its outputs, by the name in the summary."""
 
-    def add(self, chunk: Chunk, encoded: EncodedRows, errors: Mapping[int, str]) -> None:
-        """A chunk, how it was read, and what is wrong with its rows by position."""
+    def add(
+        self, chunk: Chunk, encoded: EncodedRows, errors: Mapping[int, str], counted: Mapping[str, int] | None = None
+    ) -> None:
+        """A chunk, how it was read, what is wrong with its rows by position, and what the task counts of the others."""
+        self.counts.update(counted or {})
         self.to_check += len(encoded.warnings)
         for row, reading in islice(sorted(encoded.warnings.items()), SHOWN - len(self.warnings)):
             self.warnings[chunk.first_row + row] = reading
@@ -50,6 +55,7 @@ class RowTally:
             "rows_in": self.rows,
             "rows_done": self.rows - self.failed,
             "rows_with_error": self.failed,
+            **self.counts,
             **readings_to_check(self.warnings, self.to_check),
             **vocabulary_report(self.kind, self.unknown, self.first_truncated, self.truncated),
             "first_errors": [{"row": row, "reason": reason} for reason, row in self.reasons.items()],
@@ -62,4 +68,5 @@ class RowTally:
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Self:
         """From what `state` gave."""
-        return cls(**{**state, "warnings": dict(map(tuple, state["warnings"])), "unknown": Counter(state["unknown"])})
+        counters = {name: Counter(state[name]) for name in ("unknown", "counts")}
+        return cls(**{**state, **counters, "warnings": dict(map(tuple, state["warnings"]))})
