@@ -203,6 +203,15 @@ def screen(
         str,
         typer.Option("--classical", help="Features beside the embedding: auto, none, ecfp, fractions or magpie."),
     ] = "auto",
+    scorer: Annotated[
+        str, typer.Option("--scorer", help="kernel (Gaussian process) or prototypes (two classes).")
+    ] = "kernel",
+    distance: Annotated[
+        str | None,
+        typer.Option(
+            "--distance", help="Of prototypes: euclidean, cosine or mahalanobis [default: as learned, or mahalanobis]."
+        ),
+    ] = None,
     engine: Annotated[str, typer.Option("--engine", help="local or ray.")] = "local",
     kind: Annotated[
         Kind | None, typer.Option("--kind", help="What the input column holds [default: what the backbone reads].")
@@ -212,6 +221,12 @@ def screen(
     diversity: Annotated[
         int | None, typer.Option("--diversity", help="Pick that many of the kept rows, unlike each other.")
     ] = None,
+    label_next: Annotated[
+        int | None, typer.Option("--next", help="Write that many rows to label next [beside --out, .next.…].")
+    ] = None,
+    select: Annotated[
+        str, typer.Option("--select", help="How they are chosen: most-uncertain, medoids or stratified:COLUMN.")
+    ] = "most-uncertain",
     keep_bad: Annotated[
         str | None, typer.Option("--keep-bad", help="List of unreadable rows [default: beside --out, .rejects.csv].")
     ] = None,
@@ -231,16 +246,22 @@ def screen(
         top=top,
         backbone=backbone,
         classical=classical,
+        scorer=scorer,
+        distance=distance,
         engine=engine,
         kind=None if kind is None else kind.value,
         positive=positive,
         minimize=minimize,
         diversity=diversity,
+        label_next=label_next,
+        select=select,
         keep_bad=keep_bad,
         workers=workers,
         device=device.value,
     )
-    finish(task.run(config, resume))
+    summary = task.run(config, resume)
+    typer.echo(task.told(summary))
+    finish(summary)
 
 
 @app.command(examples=("translate runs/matt5 molecules.csv --input smiles --to selfies --out selfies.csv",))

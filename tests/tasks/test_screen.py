@@ -18,6 +18,7 @@ from matfm.models.saving import save_model
 from matfm.tasks import screen
 from matfm.tasks.screen import ScreenConfig
 from matfm.tasks.screening.diversity import maxmin_pick
+from matfm.tasks.screening.findings import Findings
 from matfm.tasks.screening.library import Library
 from matfm.tasks.screening.top_rows import TopRows
 from matfm.tasks.tables import read_table
@@ -113,7 +114,7 @@ def test_every_format_gives_the_same(folder, backbone, library, monkeypatch):
 def test_an_interrupted_screening_goes_on_to_the_identical_file(folder, backbone, chunks, monkeypatch):
     whole = screen.run(config(folder, backbone))
     with monkeypatch.context() as patched:
-        patched.setattr(screen, "_enter", _stopping_after(chunks, screen._enter))
+        patched.setattr(Findings, "enter", _stopping_after(chunks, Findings.enter))
         with pytest.raises(RunError, match="stopped"):
             screen.run(config(folder, backbone, out="cut.csv"))
     assert not (folder / "cut.csv").exists()
@@ -124,7 +125,7 @@ def test_an_interrupted_screening_goes_on_to_the_identical_file(folder, backbone
     resumed = screen.run(config(folder, backbone, out="cut.csv", engine="local"), resume=True)
     assert sha256_of(folder / "cut.csv") == sha256_of(folder / "o.csv")
     assert (folder / "cut.rejects.csv").read_text() == (folder / "o.rejects.csv").read_text()
-    timing = {"out", "bad_rows", "seconds", "rows_per_second"}
+    timing = {"out", "bad_rows", "support_report", "seconds", "rows_per_second"}
     assert {k: v for k, v in resumed.items() if k not in timing} == {k: v for k, v in whole.items() if k not in timing}
     assert not (folder / ".cut.csv.unfinished").exists()
 
@@ -142,7 +143,7 @@ def _stopping_after(chunks, function):
 
 def test_a_changed_library_or_call_is_not_resumed(folder, backbone, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(screen, "_enter", _stopping_after(2, screen._enter))
+        patched.setattr(Findings, "enter", _stopping_after(2, Findings.enter))
         with pytest.raises(RunError, match="stopped"):
             screen.run(config(folder, backbone))
     with pytest.raises(MatfmError, match=r"begun with another top \(9, now 8\)"):
@@ -307,7 +308,7 @@ def test_fingerprints_and_atomic_fractions_are_compared_beside_the_embedding(fol
     assert beside["features"] == ["embedding", "fractions"]
     assert read_table(str(folder / "two.csv")).columns["score"] != scores
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(screen, "_enter", _stopping_after(2, screen._enter))
+        patched.setattr(Findings, "enter", _stopping_after(2, Findings.enter))
         with pytest.raises(RunError, match="stopped"):
             screen.run(config(folder, backbone))
     with pytest.raises(MatfmError, match="begun with another classical"):

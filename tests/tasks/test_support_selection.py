@@ -5,7 +5,8 @@ import pytest
 
 from matfm import MatfmError
 from matfm.tasks.few_shot.scorers import KernelScorer
-from matfm.tasks.few_shot.support import labels_curve, medoids, most_uncertain, stratified, support_report
+from matfm.tasks.few_shot.support import labels_curve, medoids, most_uncertain, stratified
+from matfm.tasks.few_shot.support_report import support_report
 
 
 @pytest.fixture

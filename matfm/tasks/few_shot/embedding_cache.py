@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,8 @@ from matfm.core.files import atomic_path
 
 # R rows, D width
 
-_FORMAT = "1"
+_FORMAT = "2"
 _SEPARATOR = b"\x00"
-
-Embed = Callable[[Sequence[str]], tuple[np.ndarray, dict[int, str]]]
-"""Inputs to vectors (R, D), NaN where an input cannot be read, and the reasons by position."""
 
 
 def values_digest(model: nn.Module) -> str:
@@ -41,16 +37,15 @@ class EmbeddingCache:
     maker: str
     """What the vectors depend on beside the inputs: digest of the weights, kind, pooling."""
 
-    def __call__(self, inputs: Sequence[str], embed: Embed) -> tuple[np.ndarray, dict[int, str]]:
-        """Vectors and reasons of these inputs, from the cache or made by `embed` and kept."""
+    def __call__(self, inputs: Sequence[str], embed: Callable[[], np.ndarray]) -> np.ndarray:
+        """Vectors (R, D) of these inputs, from the cache or made by `embed` and kept."""
         path = self.folder / f"{self.key(inputs)}.safetensors"
         if (found := _read(path)) is not None:
             return found
-        vectors_RD, errors = embed(inputs)
-        about = {"format": _FORMAT, "errors": json.dumps(errors)}
+        vectors_RD = embed()
         with atomic_path(path) as temporary:
-            save_file({"vectors": np.ascontiguousarray(vectors_RD)}, temporary, about)
-        return vectors_RD, errors
+            save_file({"vectors": np.ascontiguousarray(vectors_RD)}, temporary, {"format": _FORMAT})
+        return vectors_RD
 
     def key(self, inputs: Sequence[str]) -> str:
         """SHA-256 of the maker and the inputs in their order."""
@@ -61,15 +56,14 @@ class EmbeddingCache:
         return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[np.ndarray, dict[int, str]] | None:
+def _read(path: Path) -> np.ndarray | None:
     if not path.is_file():
         return None
     try:
         with safe_open(path, "numpy") as content:
-            about = content.metadata() or {}
-            if about.get("format") != _FORMAT:
+            if (content.metadata() or {}).get("format") != _FORMAT:
                 return None
-            errors = {int(row): reason for row, reason in json.loads(about["errors"]).items()}
-            return content.get_tensor("vectors"), errors
+            vectors_RD: np.ndarray = content.get_tensor("vectors")
+            return vectors_RD
     except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -14,10 +15,11 @@ from matfm.errors import MatfmError
 from matfm.models.gaussian_process import NOISES, LooGaussianProcess
 from matfm.models.prototypes import DISTANCES, PrototypeHead
 from matfm.tasks.few_shot.classical_features import KERNELS, FeatureBlock, euclidean, median_distance, split_blocks
-from matfm.tasks.few_shot.support_scorer import SupportScores
+from matfm.tasks.few_shot.support_scorer import SupportScores, is_binary
 
 # S support examples, B rows, C classes, W columns of the vectors
 
+SCORERS = ("kernel", "prototypes")
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the first of two blocks in the kernel."""
 LENGTHS = (0.5, 1.0, 2.0)
@@ -30,8 +32,8 @@ _SMALLEST_ERROR = 0.15
 class PrototypeScorer:
     """A prototypical network on fixed vectors. The score is the probability of the highest class, for labels 0 and 1.
 
-    Blocks are brought to unit length each, so that they count alike. With one block and a `head` that was trained over
-    tasks, vectors are taken as they are.
+    Blocks are brought to unit length each, so that they count alike. With a `head` that was trained over tasks the
+    first one alone, the embedding, is taken as it is.
     """
 
     distance: str = "mahalanobis"
@@ -84,9 +86,9 @@ class PrototypeScorer:
         return logits_BC
 
     def _prepared(self, vectors_BW: np.ndarray) -> torch.Tensor:
-        if self.head is not None:
-            return torch.from_numpy(np.asarray(vectors_BW, np.float32))
         parts = split_blocks(vectors_BW, self.blocks) if self.blocks else [vectors_BW]
+        if self.head is not None:
+            return torch.from_numpy(np.asarray(parts[0], np.float32))
         return torch.from_numpy(np.concatenate([_unit(part) for part in parts], axis=1))
 
 
@@ -174,6 +176,44 @@ class KernelScorer:
 
     def _parts(self, parts: list[np.ndarray]) -> list[tuple[np.ndarray, FeatureBlock]]:
         return list(zip(parts, self.blocks_, strict=True))
+
+
+def check_scorer(name: str, distance: str | None) -> None:
+    """Raise MatfmError for a scorer or a distance that there is not, or a distance that is not used."""
+    if name not in SCORERS:
+        raise MatfmError(f"scorer is {name!r}; choose one of {', '.join(SCORERS)}")
+    if distance is not None and distance not in DISTANCES:
+        raise MatfmError(f"distance is {distance!r}; choose one of {', '.join(DISTANCES)}")
+    if distance is not None and name != "prototypes":
+        raise MatfmError(f"distance is {distance!r}, which only the scorer prototypes takes; leave it out")
+
+
+def named_scorer(
+    name: str, distance: str | None, blocks: tuple[FeatureBlock, ...], head: PrototypeHead | None, labels_S: np.ndarray
+) -> KernelScorer | PrototypeScorer:
+    """A scorer to be fitted, which scores every candidate independently of the others.
+
+    Args:
+        name: kernel or prototypes.
+        distance: of prototypes; None is what the head learned, mahalanobis without one.
+        blocks: of the features, the embedding first.
+        head: of a model that was trained over tasks.
+        labels_S: that it will be fitted to.
+
+    Raises:
+        MatfmError: name, distance, head and labels do not go together.
+    """
+    check_scorer(name, distance)
+    if name == "kernel":
+        return KernelScorer(blocks)
+    if not is_binary(labels_S):
+        raise MatfmError("the scorer prototypes is for two classes (0 and 1) and the labels are numbers; choose kernel")
+    if head is None:
+        return PrototypeScorer(distance or "mahalanobis", blocks)
+    if distance not in (None, head.distance):
+        raise MatfmError(f"distance is {distance!r} and this model learned {head.distance}; leave distance out")
+    own = copy.deepcopy(head).cpu().requires_grad_(False)  # the encoder may be elsewhere; vectors are here
+    return PrototypeScorer(head.distance, blocks, own, refinements=0)
 
 
 _Candidate = tuple[tuple[float, float], ...]

@@ -14,17 +14,16 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from matfm.errors import MatfmError
-from matfm.models.fewshot_encoder import is_fewshot
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.few_shot.classical_features import Features
-from matfm.tasks.few_shot.features import EMBEDDING, Featuriser
-from matfm.tasks.few_shot.scorers import KernelScorer, PrototypeScorer
-from matfm.tasks.few_shot.support import SupportReport, labels_curve, support_report
-from matfm.tasks.few_shot.support_scorer import SupportScores
+from matfm.tasks.few_shot.features import EMBEDDING, Described, Featuriser, trained_head
+from matfm.tasks.few_shot.scorers import KernelScorer, PrototypeScorer, named_scorer
+from matfm.tasks.few_shot.support import labels_curve
+from matfm.tasks.few_shot.support_report import SupportReport, support_report
+from matfm.tasks.few_shot.support_scorer import SupportScores, is_binary
+from matfm.tasks.screening.support_domain import REFERENCE_ROWS, SupportDomain
 
 # S support examples, R rows, B rows of a part
 
-SCORERS = ("kernel", "prototypes")
 _PART = 4096
 """Rows of the library described at a time, which bounds the memory."""
 
@@ -42,6 +41,8 @@ class Hit:
     """One standard deviation, in the unit of the score."""
     nearest: str
     """The known example most like it."""
+    applicable: bool
+    """Whether it is about as near to the known examples as they are to each other."""
 
 
 class FewShotScreener(BaseEstimator):  # type: ignore[misc]
@@ -54,6 +55,8 @@ class FewShotScreener(BaseEstimator):  # type: ignore[misc]
         kind: composition, smiles or selfies; None is what the backbone reads.
         cache: folder that keeps embeddings, found again by the content of weights and inputs; None keeps none.
         device: auto, cpu, cuda or mps.
+        distance: of prototypes: euclidean, cosine or mahalanobis. None is what `matfm fewshot` learned, mahalanobis
+            for other backbones.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class FewShotScreener(BaseEstimator):  # type: ignore[misc]
         kind: str | None = None,
         cache: str | Path | None = None,
         device: str = "auto",
+        distance: str | None = None,
     ) -> None:
         self.backbone = backbone
         self.scorer = scorer
@@ -71,6 +75,7 @@ class FewShotScreener(BaseEstimator):  # type: ignore[misc]
         self.kind = kind
         self.cache = cache
         self.device = device
+        self.distance = distance
 
     def fit(self, X: Sequence[str], y: Any) -> Self:
         """`X`: known inputs, (S,); `y`: labels, (S,): booleans or 0 and 1, or numbers where more is better.
@@ -85,9 +90,9 @@ class FewShotScreener(BaseEstimator):  # type: ignore[misc]
             raise MatfmError("labels must be finite; leave examples without a label out")
         cache = None if self.cache is None else Path(self.cache)
         self.featuriser_ = Featuriser.load(self.backbone, self.kind, self.classical, resolve_device(self.device), cache)
-        self.support_ = self.featuriser_(list(X)).all_of(X)
         self.inputs_, self.labels_ = list(X), labels
-        self.scorer_ = self._new_scorer().fit(self._seen(self.support_), labels)
+        self.support_ = self.featuriser_(self.inputs_).all_of(X)
+        self.scorer_ = self._new_scorer().fit(self.support_.vectors_RW, labels)
         return self
 
     def rank(self, library: Iterable[str], top: int = 100) -> list[Hit]:
@@ -110,51 +115,49 @@ class FewShotScreener(BaseEstimator):  # type: ignore[misc]
         Raises MatfmError at inputs that cannot be read.
         """
         check_is_fitted(self, "scorer_")
-        return self.scorer_.score(self._seen(self.featuriser_(list(X)).all_of(X)))
+        return self.scorer_.score(self.featuriser_(list(X)).all_of(X).vectors_RW)
 
     def report(self, library: Sequence[str]) -> SupportReport:
         """How the known examples lie in a library (which fits in memory), by the embedding."""
         check_is_fitted(self, "scorer_")
-        beside = self.featuriser_(list(library)).features.block(EMBEDDING).vectors_RW
-        return support_report(self.support_.block(EMBEDDING).vectors_RW, self.labels_, beside)
+        beside = self.featuriser_(list(library))
+        vectors_LD, numbers = beside.features.block(EMBEDDING).vectors_RW, not is_binary(self.labels_)
+        return support_report(self._embedded, self.labels_, vectors_LD, beside.rows, numbers)
 
     def labels_curve(self, sizes: Sequence[int], repeats: int = 20, seed: int = 0) -> list[dict[str, float]]:
         """How well parts of the known examples predict the others; see `matfm.tasks.few_shot.support.labels_curve`."""
         check_is_fitted(self, "scorer_")
         numbers = isinstance(self.scorer_, KernelScorer) and self.scorer_.numeric_
-        return labels_curve(self._seen(self.support_), self.labels_, self._new_scorer, sizes, repeats, seed, numbers)
+        return labels_curve(self.support_.vectors_RW, self.labels_, self._new_scorer, sizes, repeats, seed, numbers)
 
     def _parts(self, library: Iterable[str]) -> Iterator[list[Hit]]:
         check_is_fitted(self, "scorer_")
         if isinstance(library, str):
             raise MatfmError("the library is one text; give a list of formulas or molecules")
-        rows, first = iter(library), 0
+        rows, first, domain = iter(library), 0, None
         while part := list(islice(rows, _PART)):
             described = self.featuriser_(part)
             self.rejects_ |= {first + row: reason for row, reason in described.errors.items()}
+            domain = domain or self._domain(described)
             if len(described.rows):
-                scores = self.scorer_.score(self._seen(described.features))
+                scores = self.scorer_.score(described.features.vectors_RW)
+                covered = domain.covers(described.features.block(EMBEDDING).vectors_RW)
                 yield [
-                    Hit(part[row], first + int(row), float(score), float(uncertainty), self.inputs_[nearest])
-                    for row, score, uncertainty, nearest in zip(described.rows, *scores, strict=True)
+                    Hit(part[row], first + int(row), float(score), float(std), self.inputs_[nearest], bool(applicable))
+                    for row, score, std, nearest, applicable in zip(described.rows, *scores, covered, strict=True)
                 ]
             first += len(part)
 
     @property
-    def _trained(self) -> bool:
-        """Whether the backbone's prototypes are those of a training over tasks."""
-        return is_fewshot(self.backbone)
+    def _embedded(self) -> np.ndarray:
+        """Vectors (S, D) of the known examples."""
+        return self.support_.block(EMBEDDING).vectors_RW
 
-    def _seen(self, features: Features) -> np.ndarray:
-        """The columns that the scorer takes."""
-        alone = self.scorer == "prototypes" and self._trained
-        return (features.block(EMBEDDING) if alone else features).vectors_RW
+    def _domain(self, beginning: Described) -> SupportDomain:
+        """How far the known examples reach, on the scale of the beginning of a library."""
+        reference_RD = beginning.features.block(EMBEDDING).vectors_RW[beginning.rows < REFERENCE_ROWS]
+        return SupportDomain.of(self._embedded, np.concatenate([self._embedded, reference_RD]))
 
     def _new_scorer(self) -> KernelScorer | PrototypeScorer:
-        if self.scorer not in SCORERS:
-            raise MatfmError(f"scorer is {self.scorer!r}; choose one of {', '.join(SCORERS)}")
-        if self.scorer == "kernel":
-            return KernelScorer(self.featuriser_.blocks)
-        if self._trained:
-            return PrototypeScorer(head=self.featuriser_.model.prototype_head, refinements=0)
-        return PrototypeScorer(blocks=self.featuriser_.blocks)
+        head = trained_head(self.featuriser_.model, self.backbone)
+        return named_scorer(self.scorer, self.distance, self.support_.blocks, head, self.labels_)

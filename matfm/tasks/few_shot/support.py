@@ -1,9 +1,8 @@
-"""Which examples to label, how good a support set is, and how many more labels would help."""
+"""Which examples to label, and how many more labels would help."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +14,8 @@ from matfm.tasks.few_shot.evaluation import episode_scores
 # L rows of the library, S support examples, D width, K chosen rows
 
 _ROUNDS = 50
-_SAME = 1e-4
-"""Distance, in units of the largest vector, below which two vectors are one: rounding depends on the batch."""
 _BLOCK = 4096
-_POOL = 10
+POOL = 10
 """Uncertain rows looked at for each one chosen."""
 _NORMAL = 1.959964
 
@@ -41,7 +38,7 @@ def medoids(vectors_LD: np.ndarray, count: int, generator: np.random.Generator) 
         raise MatfmError(f"{count} of {len(vectors_LD)} rows were asked for; choose 1 to {len(vectors_LD)}")
     centres_KD = vectors_LD[_spread_out(vectors_LD, count, generator)].astype(np.float64)
     for _ in range(_ROUNDS):
-        nearest_L = _nearest(vectors_LD, centres_KD)[0]
+        nearest_L = _nearest(vectors_LD, centres_KD)
         moved = np.array([
             vectors_LD[nearest_L == k].mean(axis=0) if (nearest_L == k).any() else centres_KD[k] for k in range(count)
         ])  # fmt: skip
@@ -83,73 +80,8 @@ def most_uncertain(
     vectors_LD: np.ndarray, uncertainty_L: np.ndarray, count: int, generator: np.random.Generator
 ) -> np.ndarray:
     """Rows (K,), ascending, to label next: medoids of the most uncertain ones, so that they are not all alike."""
-    pool = np.argsort(-uncertainty_L, kind="stable")[: _POOL * count]
+    pool = np.argsort(-uncertainty_L, kind="stable")[: POOL * count]
     return np.sort(pool[medoids(vectors_LD[pool], count, generator)])
-
-
-@dataclass(frozen=True)
-class SupportReport:
-    """What a support set is, beside the library that it shall rank."""
-
-    examples: int
-    classes: dict[str, int]
-    """Examples of each label."""
-    duplicates: int
-    """Examples whose vector another one has already."""
-    conflicts: int
-    """Duplicates with another label than the first of them."""
-    support_distance: float
-    """Median distance of an example to the nearest other one."""
-    library_rows: int
-    coverage: float
-    """Share of the library that is no farther from an example than examples are from each other (90 % quantile)."""
-    library_distance: dict[str, float]
-    """Quantiles of the distance of library rows to the nearest example."""
-    in_library: int
-    """Examples whose vector is in the library."""
-    farthest: list[int]
-    """The ten library rows farthest from any example: labels there would widen the coverage."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
-
-def support_report(
-    support_SD: np.ndarray, labels_S: Sequence[Any] | np.ndarray, library_LD: np.ndarray
-) -> SupportReport:
-    """Measured by the Euclidean distance of the vectors.
-
-    Raises:
-        MatfmError: fewer than two examples, or an empty library.
-    """
-    if len(support_SD) < 2 or len(library_LD) == 0:
-        raise MatfmError(f"{len(support_SD)} examples and {len(library_LD)} library rows; at least 2 and 1 are needed")
-    labels = np.asarray(labels_S)
-    among_SS = euclidean(support_SD, support_SD)
-    same = _SAME * float(np.linalg.norm(support_SD, axis=1).max())
-    same_SS = np.tril(among_SS <= same, -1)
-    copies = np.flatnonzero(same_SS.any(axis=1))
-    first = same_SS[copies].argmax(axis=1)
-    among_SS[np.eye(len(among_SS), dtype=bool) | same_SS | same_SS.T] = np.inf
-    nearest_S = among_SS.min(axis=1)
-    nearest_S = nearest_S[np.isfinite(nearest_S)] if np.isfinite(nearest_S).any() else np.zeros(1)
-    _, distance_L = _nearest(library_LD, support_SD)
-    _, back_S = _nearest(support_SD, library_LD)
-    levels = (0.1, 0.5, 0.9, 1.0)
-    names, counts = np.unique(labels, return_counts=True)
-    return SupportReport(
-        examples=len(support_SD),
-        classes={str(name): int(count) for name, count in zip(names, counts, strict=True)},
-        duplicates=len(copies),
-        conflicts=int((labels[copies] != labels[first]).sum()),
-        support_distance=float(np.median(nearest_S)),
-        library_rows=len(library_LD),
-        coverage=float((distance_L <= np.quantile(nearest_S, 0.9)).mean()),
-        library_distance={f"{level:g}": float(np.quantile(distance_L, level)) for level in levels},
-        in_library=int((back_S <= same).sum()),
-        farthest=np.argsort(-distance_L, kind="stable")[:10].tolist(),
-    )
 
 
 def labels_curve(
@@ -235,11 +167,7 @@ def _spread_out(vectors_LD: np.ndarray, count: int, generator: np.random.Generat
     return chosen
 
 
-def _nearest(left_RD: np.ndarray, right_SD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest row on the right of each on the left, and its distance; in blocks."""
-    numbers, distances = [], []
-    for start in range(0, len(left_RD), _BLOCK):
-        block = euclidean(left_RD[start : start + _BLOCK], right_SD)
-        numbers.append(block.argmin(axis=1))
-        distances.append(block.min(axis=1))
-    return np.concatenate(numbers), np.concatenate(distances)
+def _nearest(left_RD: np.ndarray, right_SD: np.ndarray) -> np.ndarray:
+    """Nearest row on the right of each on the left; in blocks."""
+    starts = range(0, len(left_RD), _BLOCK)
+    return np.concatenate([euclidean(left_RD[start : start + _BLOCK], right_SD).argmin(axis=1) for start in starts])

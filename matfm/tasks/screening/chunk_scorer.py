@@ -11,28 +11,27 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from matfm.models.fewshot_encoder import FewShotEncoder
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.embed import Embedder, load_embedder
 from matfm.tasks.encoding import EncodedRows, RowEncoder
-from matfm.tasks.examples import Examples
-from matfm.tasks.few_shot.classical_features import FeatureBlock, Features, readable_features
-from matfm.tasks.few_shot.features import EMBEDDING
+from matfm.tasks.few_shot.classical_features import FeatureBlock, Features
+from matfm.tasks.few_shot.features import (
+    EMBEDDING,
+    ReadInputs,
+    fewshot_encoder,
+    read_inputs,
+    side_by_side,
+    vectors_of,
+)
+from matfm.tasks.few_shot.support_report import SupportSet
 from matfm.tasks.few_shot.support_scorer import SupportScorer
 from matfm.tasks.kinds import backbone_encoder
 from matfm.tasks.screening.support_domain import SupportDomain
 
-# B readable rows of a chunk, D width, F classical features
+# B readable rows of a chunk, S support examples
 
 DIGITS = 6
-"""Significant digits of scores."""
-
-
-@dataclass(frozen=True)
-class DescribedChunk:
-    """The readable rows of a chunk as tokens, with their classical features."""
-
-    encoded: EncodedRows
-    classical_BF: np.ndarray | None
+"""Significant digits of scores and distances."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,15 @@ class ScoredChunk:
     nearest_B: np.ndarray
     applicable_B: np.ndarray
     """Whether the row lies in the domain of the support; bool."""
+    distance_B: np.ndarray
+    """To the nearest example, of the embeddings."""
+    back_S: np.ndarray
+    """Distance of each example to the nearest row of the chunk."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """An encoder by name, loaded once in every process that uses it."""
+    """An encoder by name, plain or trained over tasks, loaded once in every process that uses it."""
 
     name: str
     kind: str | None
@@ -59,21 +62,14 @@ class Backbone:
     """cpu, cuda or mps."""
 
     @property
-    def reads(self) -> str:
-        """composition, smiles or selfies."""
-        return _encoder(self).kind
+    def encoder(self) -> RowEncoder:
+        """How cells become tokens."""
+        return _encoder(self)
 
-    def encode(self, cells: list[str]) -> EncodedRows:
-        """Cells to tokens."""
-        return _encoder(self)(cells)
-
-    def embed(self, encoded: EncodedRows) -> np.ndarray:
-        """Vectors (B, D) of the readable rows, float32. Computed on one thread, so every process gets the same bits."""
-        embedder = _embedder(self)
-        if not len(encoded.rows):
-            return np.zeros((0, embedder.width), np.float32)
-        with one_thread():
-            return embedder(Examples(encoded.tokens))
+    @property
+    def model(self) -> FewShotEncoder:
+        """Tokens, and classical features of one that was trained with them, to vectors; on its device."""
+        return _model(self)
 
 
 @dataclass(frozen=True)
@@ -83,26 +79,19 @@ class Describer:
     backbone: Backbone
     classical: FeatureBlock | None
 
-    def __call__(self, cells: list[str]) -> DescribedChunk:
+    def __call__(self, cells: list[str]) -> ReadInputs:
         """Tokens and classical features; rows that either cannot take have a reason."""
-        encoded = self.backbone.encode(cells)
-        if self.classical is None:
-            return DescribedChunk(encoded, None)
-        values_BF, kept, reasons = readable_features(
-            self.classical, [cells[row] for row in encoded.rows.tolist()], self.backbone.reads
-        )
-        errors = encoded.errors | {int(encoded.rows[b]): reason for b, reason in reasons.items()}
-        if reasons:
-            encoded = replace(encoded, tokens=encoded.tokens.take(kept), rows=encoded.rows[kept], errors=errors)
-        return DescribedChunk(encoded, values_BF)
+        return read_inputs(self.backbone.encoder, self.classical, cells)
 
-    def features(self, chunk: DescribedChunk) -> Features:
-        """Embedding and classical features side by side."""
-        vectors_BD = self.backbone.embed(chunk.encoded)
-        embedding = FeatureBlock(EMBEDDING, vectors_BD.shape[1], "rbf")
-        if self.classical is None or chunk.classical_BF is None:
-            return Features(vectors_BD, (embedding,))
-        return Features(np.concatenate([vectors_BD, chunk.classical_BF], axis=1), (embedding, self.classical))
+    def features(self, read: ReadInputs) -> Features:
+        """Embedding and classical features side by side; on one thread, so every process gets the same bits."""
+        with one_thread():
+            vectors_BD = vectors_of(self.backbone.model, read, self.classical, resolve_device(self.backbone.device))
+        return side_by_side(vectors_BD, read, self.classical)
+
+    def embeddings(self, cells: list[str]) -> np.ndarray:
+        """Vectors (B, D) of the readable cells."""
+        return self.features(self(cells)).block(EMBEDDING).vectors_RW
 
 
 @dataclass(frozen=True)
@@ -112,20 +101,30 @@ class ChunkScorer:
     describe: Describer
     scorer: SupportScorer
     domain: SupportDomain
+    support: SupportSet
 
     def __call__(self, cells: list[str]) -> ScoredChunk:
         """All of it."""
         return self.score(self.describe(cells))
 
-    def score(self, chunk: DescribedChunk) -> ScoredChunk:
-        """Scores of rows that are described already."""
-        features = self.describe.features(chunk)
+    def score(self, read: ReadInputs) -> ScoredChunk:
+        """Scores of rows that are read already."""
+        features = self.describe.features(read)
+        vectors_BD = features.block(EMBEDDING).vectors_RW
         with one_thread():
             score_B, uncertainty_B, nearest_B = self.scorer.score(features.vectors_RW)
-            applicable_B = self.domain.covers(features.block(EMBEDDING).vectors_RW)
-        score_B, uncertainty_B = significant(score_B), significant(uncertainty_B)
-        reading = replace(chunk.encoded, tokens=chunk.encoded.tokens.take(np.zeros(0, np.int64)))
-        return ScoredChunk(reading, score_B, uncertainty_B, nearest_B, applicable_B)
+            applicable_B = self.domain.covers(vectors_BD)
+            distance_B, back_S = self.support.measure(vectors_BD)
+        reading = replace(read.encoded, tokens=read.encoded.tokens.take(np.zeros(0, np.int64)))
+        return ScoredChunk(
+            reading,
+            significant(score_B),
+            significant(uncertainty_B),
+            nearest_B,
+            applicable_B,
+            significant(distance_B),
+            significant(back_S),
+        )
 
 
 def significant(values_B: np.ndarray) -> np.ndarray:
@@ -151,5 +150,6 @@ def _encoder(backbone: Backbone) -> RowEncoder:
 
 
 @lru_cache(maxsize=1)
-def _embedder(backbone: Backbone) -> Embedder:
-    return load_embedder(backbone.name, None, None, resolve_device(backbone.device))
+def _model(backbone: Backbone) -> FewShotEncoder:
+    model = fewshot_encoder(backbone.name, _encoder(backbone).kind)
+    return model.to(resolve_device(backbone.device)).eval()

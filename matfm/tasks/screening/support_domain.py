@@ -11,6 +11,8 @@ from torch import Tensor
 
 # S support examples, B candidates, R rows of a reference, D width
 
+REFERENCE_ROWS = 2_000
+"""Rows at the beginning of a library that, with the support, say which distances are large."""
 _EXACT = "donot_use_mm_for_euclid_dist"
 """Distances that do not depend on which rows are computed together."""
 

@@ -53,3 +53,16 @@ class TopRows:
         top = cls(size)
         top._heap = [(key, number, record) for key, number, record in state]
         return top
+
+
+def random_keys(numbers_B: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) for each row number, as if drawn, but always the same (SplitMix64, Steele et al. 2014).
+
+    The rows with the highest ones are a random sample of a library, whatever its chunks are.
+    """
+    mixed = (numbers_B.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    drawn: np.ndarray = (mixed >> np.uint64(11)) * 2.0**-53
+    return drawn
