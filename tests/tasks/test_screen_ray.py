@@ -11,6 +11,7 @@ import pytest
 
 from matfm.core.files import sha256_of
 from matfm.errors import MatfmError
+from matfm.models.fewshot_encoder import FewShotConfig, FewShotEncoder, save_fewshot
 from matfm.models.matbert import MatBERTModel
 from matfm.models.matbert_config import MatBERTConfig
 from matfm.models.saving import save_model
@@ -64,27 +65,33 @@ def test_a_killed_worker_loses_no_rows(two_workers, tmp_path):
     assert len(os.listdir(tmp_path)) > 2, "nobody took the killed worker's place"
 
 
-def test_the_same_rows_as_the_local_engine_bit_for_bit(two_workers, tmp_path, monkeypatch):
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_same_rows_as_the_local_engine_bit_for_bit(two_workers, tmp_path, monkeypatch, trained):
     import torch
 
     torch.manual_seed(0)
-    save_model(MatBERTModel(MatBERTConfig.of_size("tiny")), tmp_path / "backbone", {})
+    encoder, scorer = MatBERTModel(MatBERTConfig.of_size("tiny")), "kernel"
+    if trained:  # as `matfm fewshot` leaves it
+        scorer = "prototypes"
+        save_fewshot(FewShotEncoder(encoder, FewShotConfig(width=8)).eval(), tmp_path / "backbone", {})
+    else:
+        save_model(encoder, tmp_path / "backbone", {})
     monkeypatch.setattr("matfm.tasks.screening.library.CHUNK_ROWS", 40)
     cells = np.random.default_rng(0).permutation(
         [f"{a}{n}{b}{m}" for a in ("Li", "Mg", "Fe") for b in ("O", "S") for n in range(1, 9) for m in range(1, 8)]
     )
     (tmp_path / "l.csv").write_text("f\n" + "\n".join([*cells, "bad!"]) + "\n")
-    (tmp_path / "s.csv").write_text("f,gap\nLi2O,5.5\nMgO,7.8\nFeS,0.1\n")
+    (tmp_path / "s.csv").write_text("f,gap\nLi2O,1\nMgO,1\nFeS,0\n")
     rows = {}
     for engine in ("local", "ray"):
         config = ScreenConfig(
             str(tmp_path / "l.csv"), str(tmp_path / "s.csv"), "f", "gap", str(tmp_path / f"{engine}.csv"), top=100,
-            backbone=str(tmp_path / "backbone"), engine=engine, workers=1, device="cpu",
+            backbone=str(tmp_path / "backbone"), engine=engine, scorer=scorer, workers=1, device="cpu",
         )  # fmt: skip
         rows[engine] = screen.run(config)["rows_in"]
     assert rows == {"local": 337, "ray": 337}
-    assert sha256_of(tmp_path / "ray.csv") == sha256_of(tmp_path / "local.csv")
-    assert sha256_of(tmp_path / "ray.rejects.csv") == sha256_of(tmp_path / "local.rejects.csv")
+    for ending in ("csv", "rejects.csv", "support.json"):
+        assert sha256_of(tmp_path / f"ray.{ending}") == sha256_of(tmp_path / f"local.{ending}"), ending
 
 
 def test_an_error_of_a_worker_is_raised_here(two_workers):

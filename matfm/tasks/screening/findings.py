@@ -53,8 +53,8 @@ class Findings:
 
     def state(self) -> dict[str, Any]:
         """As JSON."""
-        parts = {"top": self.top, "pool": self.pool, "distances": self.distances, "tally": self.tally}
-        return {name: part.state() for name, part in parts.items()}
+        best = {"top": self.top.state(), "pool": self.pool.state()}
+        return {**best, "distances": self.distances.state(), "tally": self.tally.state()}
 
     def enter(self, chunk: Chunk, scored: ScoredChunk) -> dict[int, str]:
         """Give the rows of a chunk their places; returns what is wrong with its rows by position."""

@@ -58,8 +58,8 @@ class Selection:
             return [int(p) for p in most_uncertain(vectors_PD, uncertainty_P, self.count, generator)]
         if self.column is None:
             return [int(p) for p in medoids(vectors_PD, self.count, generator)]
-        names, group_P, sizes = np.unique(np.asarray(groups_P), return_inverse=True, return_counts=True)
+        _, group_P, sizes = np.unique(np.asarray(groups_P), return_inverse=True, return_counts=True)
         largest = np.argsort(-sizes, kind="stable")[: self.count]
         used = np.flatnonzero(np.isin(group_P, largest))
         count = min(self.count, len(used))
-        return [int(used[p]) for p in stratified(vectors_PD[used], names[group_P[used]], count, generator)]
+        return [int(used[p]) for p in stratified(vectors_PD[used], group_P[used].tolist(), count, generator)]
