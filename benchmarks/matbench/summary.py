@@ -67,7 +67,7 @@ def _tests(folds: list[Record]) -> list[Record]:
     """Ours (whatever knows more than the training rows) against every other measured model, all test rows."""
     groups = {key: of for key, of in _groups(folds).items() if "@" not in str(key[0]) and len(of) == FOLDS}
     found = []
-    for (task, model, metric, seed, *_), ours in groups.items():
+    for (task, model, metric, seed, *_further), ours in groups.items():
         if ours[0]["contaminated_share"] is None:
             continue
         for (other_task, peer, other_metric, *_), theirs in groups.items():
