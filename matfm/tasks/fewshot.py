@@ -42,7 +42,7 @@ from matfm.tasks.few_shot.features import Featuriser, fewshot_encoder
 from matfm.tasks.few_shot.predictions import write_predictions
 from matfm.tasks.few_shot.training import meta_train
 from matfm.tasks.kinds import backbone_encoder
-from matfm.tasks.rejects import Reject, write_rejects
+from matfm.tasks.rejects import ON_BAD, Reject, write_rejects
 from matfm.tasks.tables import Chunk, read_table
 
 # R rows, T tasks
@@ -135,6 +135,8 @@ class FewshotConfig:
     """Bundled name, folder or Hub id."""
     kind: str | None = None
     """composition, smiles or selfies; None is what the backbone reads."""
+    on_bad: str = "skip"
+    """Rows that cannot be read or have no label: skip (they are listed), or stop."""
     classical: str = "auto"
     """Features beside the embedding: auto (ECFP or atomic fractions), none, ecfp, fractions or magpie."""
     distance: str = "mahalanobis"
@@ -159,6 +161,8 @@ class FewshotConfig:
         for name, known in (("labels", LABELS), ("classical", CHOICES), ("distance", tuple(DISTANCES))):
             if getattr(self, name) not in known:
                 raise MatfmError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        if self.on_bad not in ON_BAD:
+            raise MatfmError(f"on_bad is {self.on_bad!r}; choose one of {', '.join(ON_BAD)}")
         names = (*self.train_tasks, *self.valid_tasks, *self.test_tasks)
         if not (self.train_tasks or self.test_tasks):
             raise MatfmError("neither train_tasks nor test_tasks is given; name columns of the table")
@@ -246,6 +250,9 @@ def read_task_rows(table: Chunk, config: FewshotConfig, encoder: RowEncoder) -> 
     for row in np.flatnonzero(np.isnan(values_RT).all(axis=1)).tolist():
         reasons.setdefault(row, (names[0], "no label in any task"))
     rejects = [Reject(row, name, table.columns[name][row], why) for row, (name, why) in sorted(reasons.items())]
+    if rejects and config.on_bad == "stop":
+        first = rejects[0]
+        raise MatfmError(f"{config.table}, row {first.row}, column {first.column!r}: {first.reason} (on_bad = 'stop')")
     if len(rejects) == table.rows:
         raise MatfmError(f"{config.table}: no row can be used{f'; row 0: {rejects[0].reason}' if rejects else ''}")
     used = np.flatnonzero([row not in reasons for row in encoded.rows])

@@ -30,6 +30,7 @@ from matfm.tasks.kinds import backbone_kind
 from matfm.tasks.labelled_rows import LabelledRows, load_rows
 from matfm.tasks.predictions import Predicted, predict_members, prediction_columns
 from matfm.tasks.predictor import check_backbone, in_prediction_forms, in_training_forms, train_predictor
+from matfm.tasks.rejects import ON_BAD
 from matfm.tasks.splitting import SPLIT_FILE, shared_rows
 from matfm.tasks.tables import read_table, table_writer
 from matfm.tasks.targets import censored_counts, with_heads
@@ -91,8 +92,8 @@ class FinetuneConfig:
         if self.kind is not None and self.kind not in KINDS:
             raise MatfmError(f"kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
         parse_split(self.split, self.kind)
-        if self.on_bad not in ("skip", "stop"):
-            raise MatfmError(f"on_bad is {self.on_bad!r}; choose skip or stop")
+        if self.on_bad not in ON_BAD:
+            raise MatfmError(f"on_bad is {self.on_bad!r}; choose one of {', '.join(ON_BAD)}")
         if self.ensemble < 1:
             raise MatfmError(f"ensemble is {self.ensemble}; it must be at least 1")
         if not self.targets or not all(self.targets):

@@ -16,6 +16,10 @@ from matfm.core.files import atomic_path, readable_os_errors
 _HEADER = ("row", "column", "value", "reason")
 
 
+ON_BAD = ("skip", "stop")
+"""What is done about rows that cannot be used: leave them out and list them, or end with an error."""
+
+
 @dataclass(frozen=True)
 class Reject:
     """A value or a row that was not used."""

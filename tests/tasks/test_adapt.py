@@ -128,6 +128,7 @@ def test_the_other_methods_run_with_several_domains_and_classes(method, source, 
     assert summary["domains"] == ["oxides", "more", "halides"]
     assert (tmp_path / "run" / "control").is_dir() == (method != "none")
     assert ("control" in summary["metrics"]) == (method != "none")
+    assert adapt.run(config_of(two, halides, method), tmp_path / "run", resume=True) == summary
     for path in (two[0], two[1], halides):
         text = Path(path).read_text().replace(",0.500", ",no").replace(",1.000", ",yes").replace(",2.000", ",yes")
         Path(path).write_text(text)

@@ -79,6 +79,8 @@ def test_a_run_trains_evaluates_and_leaves_a_backbone(backbone, task_csv, tmp_pa
     summary = fewshot.run(config_of(task_csv, backbone), out)
     assert (summary["rows_in"], summary["rows_used"], summary["rows_rejected"]) == (273, 272, 1)
     assert "Xx" in (out / "rejects.csv").read_text()
+    with pytest.raises(MatfmError, match=r"row \d+, column 'formula': .*Xx.*on_bad = 'stop'"):
+        fewshot.run(config_of(task_csv, backbone, on_bad="stop"), tmp_path / "stopped")
     assert summary["steps"] == 6
     methods = {row["method"] for row in summary["metrics"]}
     assert methods == {"prototypes", "kernel", "rf", "lr", "knn", "gp", "linear-probe"}

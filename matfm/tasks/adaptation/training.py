@@ -63,12 +63,14 @@ class Trained:
 def train_control(config: AdaptConfig, rows: DomainRows, out: Path, device: torch.device, resume: bool) -> Trained:
     """The model that sees nothing of the target: trained on the source, after the earlier stages of a chain.
 
+    With the method none it is the run itself.
+
     Raises:
         MatfmError: `resume`, and the control in `out` was trained with another configuration.
     """
-    record = {"control_of": "matfm adapt", **config.control()}
+    record = to_mapping(config) if config.method == "none" else _control_record(config)
     if resume and (out / MODEL_FILE).is_file():
-        _check_same(out, record)
+        _check_same(out, config)
     backbone = train_stages(config, out.parent / STAGES, resume) if config.stages else ""
     out.mkdir(parents=True, exist_ok=True)
     save_tokenizer(rows.labelled.encoder.tokenizer, out)
@@ -77,6 +79,11 @@ def train_control(config: AdaptConfig, rows: DomainRows, out: Path, device: torc
     return _train_alone(
         config, config.fit_of(config.sources, backbone), rows, positions, valid, out, device, record, resume
     )
+
+
+def _control_record(config: AdaptConfig) -> dict[str, Any]:
+    """What is kept beside the weights of a control: all that decides them."""
+    return {"control_of": "matfm adapt", **config.control()}
 
 
 def train_on_target(
@@ -275,10 +282,14 @@ def _of_predictor(evaluate: Evaluation) -> Evaluation:
     return of_predictor
 
 
-def _check_same(out: Path, record: dict[str, Any]) -> None:
-    begun = load_predictor(out).config.run
-    if begun != json.loads(json.dumps(record)):
-        changed = _different(begun or {}, json.loads(json.dumps(record)))
+def _check_same(out: Path, config: AdaptConfig) -> None:
+    """The control in `out`, which may be a run of the method none, is that of the configuration."""
+    begun = load_predictor(out).config.run or {}
+    if begun.get("method") == "none":
+        begun = _control_record(from_mapping(AdaptConfig, begun, str(out)))
+    begun, wanted = (json.loads(json.dumps(record)) for record in (begun, _control_record(config)))
+    if begun != wanted:
+        changed = _different(begun, wanted)
         raise MatfmError(f"{out} was trained with another {changed}; adapt into another folder")
 
 

@@ -17,9 +17,9 @@ from matfm.tasks.pretraining.conditions import CausalObjective, check_conditions
 from matfm.tasks.pretraining.contrastive import ContrastiveObjective
 from matfm.tasks.pretraining.objectives import SpanObjective, check_objectives
 from matfm.tasks.pretraining.setting import Objective
+from matfm.tasks.rejects import ON_BAD
 
 FAMILIES = ("matbert", "matgpt", "matt5")
-ON_BAD = ("skip", "stop")
 _INPUTS = {"composition": "formula", "smiles": "smiles", "selfies": "selfies"}
 
 
