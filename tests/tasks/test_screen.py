@@ -257,7 +257,7 @@ def test_wrong_calls_are_one_sentence(folder, backbone):
         "is the table that is read": {"out": "s.csv"},
         "cannot both be": {"keep_bad": str(folder / "o.csv")},
         "is in the library that is read": {"out": "l.csv"},
-        "format is not known": {"out": "o.txt"},
+        "format is not known": {"out": "o.odt"},
         "is not a file": {"library": "none.csv"},
     }
     for message, options in wrong.items():
