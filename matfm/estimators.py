@@ -19,7 +19,7 @@ from matfm.tasks.arrays import in_sections, read_inputs, read_sides, read_weight
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.embed import load_embedder
 from matfm.tasks.encoding import RowEncoder
-from matfm.tasks.estimator_file import load_estimator, plain, save_estimator
+from matfm.tasks.estimator_file import new_estimator, of_texts, plain, save_estimator
 from matfm.tasks.examples import Examples
 from matfm.tasks.fit_config import FitConfig
 from matfm.tasks.fitted import Calibrating, FittedPredictor, fit_predictor, load_fitted
@@ -89,10 +89,7 @@ class _Predictor(BaseEstimator):  # type: ignore[misc]
         Raises:
             MatfmError: the folder holds no such estimator, or is damaged.
         """
-        parameters, fitted = load_estimator(Path(folder), cls.__name__)
-        estimator = cls(**parameters)
-        if device is not None:
-            estimator.device = device
+        estimator, fitted = new_estimator(cls, Path(folder), device)
         estimator.predictor_ = load_fitted(Path(folder))
         estimator._restore(fitted)
         return estimator
@@ -109,11 +106,7 @@ class _Predictor(BaseEstimator):  # type: ignore[misc]
         return inside_R
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.one_d_array = True
-        tags.input_tags.two_d_array = False
-        return tags
+        return of_texts(super().__sklearn_tags__())
 
     def _restore(self, fitted: dict[str, Any]) -> None:
         for name in self._fitted:
@@ -404,7 +397,4 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
         tags = super().__sklearn_tags__()
         tags.requires_fit = True
         tags.transformer_tags.preserves_dtype = []
-        tags.input_tags.string = True
-        tags.input_tags.one_d_array = True
-        tags.input_tags.two_d_array = False
-        return tags
+        return of_texts(tags)

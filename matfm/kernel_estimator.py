@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from matfm.tasks.arrays import read_targets
 from matfm.tasks.devices import resolve_device
-from matfm.tasks.estimator_file import load_estimator, plain, save_estimator
+from matfm.tasks.estimator_file import new_estimator, of_texts, plain, save_estimator
 from matfm.tasks.kernels.describer import make_describer
 from matfm.tasks.kernels.regression import KernelRegression, fit_regression, read_bounds
 from matfm.tasks.kernels.saved import load_regression, save_regression
@@ -101,10 +101,7 @@ class KernelRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             MatfmError: the folder holds no such estimator, or is damaged.
         """
-        parameters, fitted = load_estimator(Path(folder), cls.__name__)
-        estimator = cls(**parameters)
-        if device is not None:
-            estimator.device = device
+        estimator, fitted = new_estimator(cls, Path(folder), device)
         return estimator._fitted(load_regression(Path(folder), fitted.get("regression")), bool(fitted.get("flat")))
 
     def _fitted(self, regression: KernelRegression, flat: bool) -> Self:
@@ -120,7 +117,4 @@ class KernelRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
-        tags.input_tags.string = True
-        tags.input_tags.one_d_array = True
-        tags.input_tags.two_d_array = False
-        return tags
+        return of_texts(tags)

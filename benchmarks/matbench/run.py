@@ -28,7 +28,7 @@ from benchmarks.matbench.summary import summarise
 from benchmarks.results import Record, append, load, matching, record
 from benchmarks.scored import class_scores, kept, regression_errors, slug, timed
 from benchmarks.tuned import Predictions, Tuning, averaged, fine_tuned
-from benchmarks.weights import weights_of
+from benchmarks.weights import edition, weights_of
 from matfm.chem.magpie import magpie_features
 from matfm.chem.units import property_named
 from matfm.core.config import load_toml
@@ -112,10 +112,6 @@ class Matbench:
         """Of the backbone, for models that use it."""
         return weights_of(self.arguments.backbone) if key in PRETRAINED else None
 
-    def edition(self, key: str) -> str:
-        """The same as the end of a path."""
-        return f"-{self.weights(key)}" if self.weights(key) else ""
-
     def tuning(self, task: str, scratch: bool) -> tuple[Tuning, str]:
         """Settings of a task, and what the model's name says of them."""
         overrides, label = list(self.arguments.set), ", ".join(self.arguments.set)
@@ -138,7 +134,7 @@ class Matbench:
 
         def fixed(which: str) -> tuple[str, Callable[[], Predictions]]:
             name = self.fixed_name(which, known)
-            path = folder / f"{slug(name)}{self.edition(which)}-seed{first}-fold{fold}.npz"
+            path = folder / f"{slug(name)}{edition(self.weights(which))}-seed{first}-fold{fold}.npz"
             return name, lambda: kept(path, lambda: timed(lambda: self.fixed(which, known, test_R)))
 
         if key not in TUNED:
@@ -147,7 +143,7 @@ class Matbench:
         tuning, name = self.tuning(task, key == "scratch")
 
         def member(seed: int) -> Predictions:
-            out = folder / f"{slug(name)}{self.edition(key)}-seed{seed}-fold{fold}"
+            out = folder / f"{slug(name)}{edition(self.weights(key))}-seed{seed}-fold{fold}"
             return fine_tuned(known, f"fold_{fold}", tuning, seed, out)
 
         def together() -> Predictions:

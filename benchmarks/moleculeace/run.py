@@ -29,7 +29,7 @@ from benchmarks.moleculeace.summary import summarise
 from benchmarks.results import append, load, matching, record
 from benchmarks.scored import kept, slug, timed
 from benchmarks.tuned import Predictions, Tuning, averaged, fine_tuned
-from benchmarks.weights import weights_of
+from benchmarks.weights import edition, weights_of
 from matfm.errors import MatfmError
 from matfm.tasks.devices import resolve_device
 from matfm.tasks.kernels.summed import fit_summed
@@ -126,7 +126,7 @@ class Scorer:
         name = f"{Path(backbone).name} fine-tuned" + (f" [{label}]" if label else "")
 
         def member(seed: int) -> Predictions:
-            out = self.work / self.name / f"{slug(name)}{self.edition(key)}-seed{seed}"
+            out = self.work / self.name / f"{slug(name)}{edition(self.weights(key))}-seed{seed}"
             return fine_tuned(self.known, SPLIT, tuning, seed, out)
 
         def together() -> Predictions:
@@ -145,10 +145,6 @@ class Scorer:
         """Of the backbone, for models that use it."""
         return weights_of(self.arguments.backbone) if key in PRETRAINED else None
 
-    def edition(self, key: str) -> str:
-        """The same as the end of a path."""
-        return f"-{self.weights(key)}" if self.weights(key) else ""
-
     @staticmethod
     def kind(key: str) -> tuple[str, ...]:
         """Random weights do not say what they read."""
@@ -159,7 +155,11 @@ class Scorer:
 
     def fixed(self, key: str) -> Predictions:
         """Predictions of a learner on fixed features; they are kept beside the runs."""
-        path = self.work / self.name / f"{slug(self.fixed_name(key))}{self.edition(key)}-seed{self.arguments.seed}.npz"
+        path = (
+            self.work
+            / self.name
+            / f"{slug(self.fixed_name(key))}{edition(self.weights(key))}-seed{self.arguments.seed}.npz"
+        )
         return kept(path, lambda: timed(lambda: self.learned(key)))
 
     def learned(self, key: str) -> np.ndarray:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from matfm.core.files import write_json
 from matfm.errors import MatfmError
 
+E = TypeVar("E", bound=Any)
 ESTIMATOR = "estimator.json"
 FORMAT = 1
 
@@ -37,6 +38,27 @@ def save_estimator(folder: Path, name: str, parameters: dict[str, Any], fitted: 
     """Write `estimator.json`."""
     content = {"format": FORMAT, "class": name, "parameters": parameters, "fitted": fitted}
     write_json(folder / ESTIMATOR, content)
+
+
+def new_estimator(kind: type[E], folder: Path, device: str | None) -> tuple[E, dict[str, Any]]:
+    """An estimator with its saved arguments (`device` in place of the saved one, if given), and what was fitted.
+
+    Raises:
+        MatfmError: as `load_estimator`.
+    """
+    parameters, fitted = load_estimator(folder, kind.__name__)
+    estimator = kind(**parameters)
+    if device is not None:
+        estimator.device = device
+    return estimator, fitted
+
+
+def of_texts(tags: Any) -> Any:
+    """scikit-learn's tags of an estimator whose inputs are texts, (R,)."""
+    tags.input_tags.string = True
+    tags.input_tags.one_d_array = True
+    tags.input_tags.two_d_array = False
+    return tags
 
 
 def load_estimator(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
